@@ -1,0 +1,18 @@
+//! A device over WebSocket. [`Connection`] is one connection and does nothing by itself; [`Device`]
+//! lives through connections: it reconnects, subscribes again, and sends results until the hub has
+//! acknowledged them.
+
+mod connection;
+mod event;
+mod handshake;
+mod retry;
+mod session;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+pub use connection::{Closed, ClosedBy, Connection, Hello, OpenError, Welcome};
+pub use event::{Ack, DeviceEvent, IncomingCommand, Outcome, RequestError};
+pub use handshake::{Refusal, Url, UrlError};
+pub use retry::{Backoff, Retry};
+pub use session::{Device, DeviceEvents, DeviceOptions};

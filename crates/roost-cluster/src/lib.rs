@@ -1,0 +1,34 @@
+#![doc = include_str!("../README.md")]
+
+mod bus;
+mod clock;
+#[cfg(feature = "contract")]
+pub mod contract;
+mod error;
+mod keeper;
+mod lease;
+mod mailboxes;
+mod memory;
+mod nodes;
+mod page;
+mod sessions;
+mod store;
+mod switchboard;
+
+pub use bus::{Bus, BusEvent, NodeEvent, Resubscribed};
+pub use clock::{Clock, HubClock, ManualClock};
+pub use error::StoreError;
+pub use keeper::{Keeper, SessionHolder};
+pub use lease::Lease;
+pub use mailboxes::{
+    Batch, Cancelled, Dispatch, Enqueued, Mailboxes, Report, Reported, SweepFinding,
+};
+pub use memory::MemoryHub;
+pub use nodes::{NodeInfo, NodeRecord, NodeRef, Nodes, Role, Roles};
+pub use page::{Page, PageRequest};
+pub use sessions::{
+    Claimed, DeviceFilter, DeviceRecord, Initiator, LastClose, PresenceEvent, PresenceItem,
+    PresenceKind, Revalidated, SessionClaim, SessionInfo, Sessions,
+};
+pub use store::{Durability, Store, StoreHealth, StoreSettings};
+pub use switchboard::{NodeSink, Switchboard};

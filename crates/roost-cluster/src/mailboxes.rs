@@ -1,0 +1,194 @@
+//! The `Mailboxes` seam: commands that wait for devices, and what becomes of them.
+//!
+//! A mailbox keeps its unfinished commands in the order accepted (`seq`) and dispatches a prefix of
+//! it: what is with the session is always older than what is queued. Hence an edge that remembers
+//! the last `seq` it delivered knows from a push's `prev` whether it missed one.
+
+use async_trait::async_trait;
+use roost_types::{
+    Command, CommandId, CommandResult, CommandSpec, CommandState, DeviceKey, NodeId, Progress,
+    SessionId,
+};
+
+use crate::{NodeRef, Page, PageRequest, StoreError};
+
+/// The decision to hand a command to a live session now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dispatch {
+    /// The node to push to.
+    pub node: NodeRef,
+    /// The session to deliver to.
+    pub session: SessionId,
+    /// The `seq` dispatched to this session before; 0 for the first. An edge whose cursor is not
+    /// past it reads the mailbox instead.
+    pub prev: u64,
+}
+
+/// What became of a command that was offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Enqueued {
+    /// It is in the mailbox; with `dispatch`, to be pushed now.
+    Accepted {
+        /// As stored.
+        command: Box<Command>,
+        /// Where to push it; `None` where it waits.
+        dispatch: Option<Dispatch>,
+    },
+    /// The same command was accepted before. As it stands now.
+    Existing(Box<Command>),
+    /// The id belongs to a command with another body.
+    Conflict,
+    /// The mailbox is at its cap.
+    QueueFull {
+        /// How many unfinished commands it holds.
+        commands: u64,
+        /// How many payload bytes they have.
+        bytes: u64,
+    },
+}
+
+/// Commands handed to a session, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// To be delivered in this order; their state is `Dispatched`, or later for a repeated read.
+    pub commands: Vec<Command>,
+    /// Whether reading again at once would bring more.
+    pub more: bool,
+    /// Commands found expired on the way, now ended, with the nodes that wait for them.
+    pub expired: Vec<(Command, Vec<NodeId>)>,
+}
+
+/// What an edge learned about a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// The socket took it.
+    Sent,
+    /// The device has it.
+    Received,
+    /// The device works on it.
+    Progress(Progress),
+    /// The device ended it.
+    Result(CommandResult),
+}
+
+/// What a report changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reported {
+    /// The command moved on, or its progress was noted.
+    Applied {
+        /// As it stands now.
+        command: Box<Command>,
+        /// The nodes that wait for it.
+        waiting: Vec<NodeId>,
+        /// Whether commands wait that may be dispatched now: read the mailbox.
+        more: bool,
+    },
+    /// It says nothing new, or comes after the end: acknowledged and not applied.
+    Late {
+        /// The state that stands.
+        state: CommandState,
+    },
+    /// There is no such command, or no longer.
+    Unknown,
+}
+
+/// What became of a cancellation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It beat delivery: the command will not be delivered.
+    Cancelled {
+        /// As it stands now.
+        command: Box<Command>,
+        /// The nodes that wait for it.
+        waiting: Vec<NodeId>,
+    },
+    /// The device may have it. The cancellation is to be forwarded to `session` on `node`.
+    TooLate {
+        /// As it stands now.
+        command: Box<Command>,
+        /// Whom to tell, where the session still stands.
+        forward: Option<(SessionId, NodeRef)>,
+    },
+    /// It had ended already.
+    Ended(Box<Command>),
+    /// There is no such command.
+    Unknown,
+}
+
+/// Something that a sweep found due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SweepFinding {
+    /// A command's time was over; it is ended now.
+    Expired {
+        /// As it stands now.
+        command: Box<Command>,
+        /// The nodes that wait for it.
+        waiting: Vec<NodeId>,
+    },
+    /// A dispatched command that no edge reported as sent: the edge should read the mailbox.
+    Undelivered {
+        /// Whose.
+        device: DeviceKey,
+        /// The session that it was dispatched to.
+        session: SessionId,
+        /// Where that session is.
+        node: NodeRef,
+    },
+}
+
+/// Commands that wait for devices. Each operation on one device is atomic.
+#[async_trait]
+pub trait Mailboxes: Send + Sync + std::fmt::Debug {
+    /// Accepts a command, once per id. `waiting` is a node to be told of its progress.
+    ///
+    /// It is dispatched at once where the device has a session, its window is open and nothing
+    /// earlier waits.
+    async fn enqueue(
+        &self,
+        device: &DeviceKey,
+        spec: &CommandSpec,
+        waiting: Option<&NodeId>,
+    ) -> Result<Enqueued, StoreError>;
+
+    /// Hands the commands after `after` to the session: those dispatched to it already and not
+    /// finished, then queued ones as far as the window is open. `Fenced` for a stale session.
+    async fn read(
+        &self,
+        device: &DeviceKey,
+        session: SessionId,
+        after: u64,
+    ) -> Result<Batch, StoreError>;
+
+    /// Notes what an edge learned. `Fenced` where the session is not the device's session; any of a
+    /// device's sessions may report on any of its commands.
+    async fn report(
+        &self,
+        device: &DeviceKey,
+        session: SessionId,
+        id: &CommandId,
+        report: &Report,
+    ) -> Result<Reported, StoreError>;
+
+    /// Ends a command that is still queued.
+    async fn cancel(&self, device: &DeviceKey, id: &CommandId) -> Result<Cancelled, StoreError>;
+
+    /// A command as it stands: one past its time is shown `Expired`, one whose session was lost
+    /// `Queued`. `waiting` is added to the nodes to be told of its progress.
+    async fn get(
+        &self,
+        device: &DeviceKey,
+        id: &CommandId,
+        waiting: Option<&NodeId>,
+    ) -> Result<Option<Command>, StoreError>;
+
+    /// A device's commands, newest first, finished ones included while they are kept.
+    async fn list(
+        &self,
+        device: &DeviceKey,
+        state: Option<CommandState>,
+        page: &PageRequest,
+    ) -> Result<Page<Command>, StoreError>;
+
+    /// Takes what is due, hub-wide, ends what is over and tells what needs a push.
+    async fn sweep(&self) -> Result<Vec<SweepFinding>, StoreError>;
+}

@@ -1,0 +1,220 @@
+//! The traits of the embedded store: lock, call, answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use roost_types::{
+    Command, CommandId, CommandSpec, CommandState, DeviceKey, Message, NodeId, SessionId, TenantId,
+    TopicFilter,
+};
+use tokio::sync::mpsc;
+
+use super::commands::Mailroom;
+use super::{MemoryNode, State};
+use crate::{
+    Batch, Bus, BusEvent, Cancelled, Claimed, DeviceFilter, DeviceRecord, Enqueued, Initiator,
+    LastClose, Mailboxes, NodeEvent, NodeInfo, NodeRecord, NodeRef, Nodes, Page, PageRequest,
+    PresenceItem, Report, Reported, Revalidated, SessionClaim, Sessions, StoreError, SweepFinding,
+};
+
+impl MemoryNode {
+    fn mail<T>(&self, work: impl FnOnce(&mut Mailroom<'_>) -> T) -> T {
+        let mut state = self.hub.state.lock();
+        let State { devices, due, .. } = &mut *state;
+        work(&mut Mailroom { devices, due, settings: &self.hub.settings, now: self.hub.now() })
+    }
+}
+
+#[async_trait]
+impl Sessions for MemoryNode {
+    async fn claim(&self, claim: &SessionClaim) -> Result<Claimed, StoreError> {
+        let mut state = self.hub.state.lock();
+        let State { devices, events, .. } = &mut *state;
+        Ok(devices.claim(claim, events, self.hub.now()))
+    }
+
+    async fn release(
+        &self,
+        device: &DeviceKey,
+        session: SessionId,
+        close: &LastClose,
+    ) -> Result<(), StoreError> {
+        let mut state = self.hub.state.lock();
+        let State { devices, events, .. } = &mut *state;
+        devices.release(device, session, close, events)
+    }
+
+    async fn revalidate(&self, claims: &[SessionClaim]) -> Result<Vec<Revalidated>, StoreError> {
+        let mut state = self.hub.state.lock();
+        let State { devices, events, .. } = &mut *state;
+        let now = self.hub.now();
+        Ok(claims.iter().map(|claim| devices.revalidate(claim, events, now)).collect())
+    }
+
+    async fn get(&self, device: &DeviceKey) -> Result<Option<DeviceRecord>, StoreError> {
+        let state = self.hub.state.lock();
+        let (now, lease) = (self.hub.now(), self.hub.settings.lease);
+        let live = |node: &NodeRef| state.members.is_live(node, lease, now);
+        let found = state.devices.get(device);
+        Ok(found.map(|found| found.record(device, live, now)))
+    }
+
+    async fn list(
+        &self,
+        tenant: &TenantId,
+        filter: &DeviceFilter,
+        page: &PageRequest,
+    ) -> Result<Page<DeviceRecord>, StoreError> {
+        let state = self.hub.state.lock();
+        let (now, lease) = (self.hub.now(), self.hub.settings.lease);
+        let live = |node: &NodeRef| state.members.is_live(node, lease, now);
+        state.devices.list(tenant, filter, page, |key, device| device.record(key, live, now))
+    }
+
+    async fn watch(
+        &self,
+        tenant: &TenantId,
+        cursor: Option<&str>,
+    ) -> Result<mpsc::Receiver<PresenceItem>, StoreError> {
+        self.hub.state.lock().events.watch(tenant, cursor)
+    }
+
+    async fn end_sessions_of(&self, node: &NodeRef) -> Result<u64, StoreError> {
+        let mut state = self.hub.state.lock();
+        let State { devices, events, .. } = &mut *state;
+        let close = LastClose {
+            code: 1006,
+            reason: "the node that held the connection is gone".into(),
+            initiator: Initiator::Hub,
+            time: self.hub.now(),
+        };
+        let sessions = devices.sessions_of(node);
+        for (device, session) in &sessions {
+            devices.release(device, *session, &close, events)?;
+        }
+        Ok(sessions.len() as u64)
+    }
+}
+
+#[async_trait]
+impl Mailboxes for MemoryNode {
+    async fn enqueue(
+        &self,
+        device: &DeviceKey,
+        spec: &CommandSpec,
+        waiting: Option<&NodeId>,
+    ) -> Result<Enqueued, StoreError> {
+        Ok(self.mail(|mail| mail.enqueue(device, spec, waiting)))
+    }
+
+    async fn read(
+        &self,
+        device: &DeviceKey,
+        session: SessionId,
+        after: u64,
+    ) -> Result<Batch, StoreError> {
+        self.mail(|mail| mail.read(device, session, after))
+    }
+
+    async fn report(
+        &self,
+        device: &DeviceKey,
+        session: SessionId,
+        id: &CommandId,
+        report: &Report,
+    ) -> Result<Reported, StoreError> {
+        self.mail(|mail| mail.report(device, session, id, report))
+    }
+
+    async fn cancel(&self, device: &DeviceKey, id: &CommandId) -> Result<Cancelled, StoreError> {
+        Ok(self.mail(|mail| mail.cancel(device, id)))
+    }
+
+    async fn get(
+        &self,
+        device: &DeviceKey,
+        id: &CommandId,
+        waiting: Option<&NodeId>,
+    ) -> Result<Option<Command>, StoreError> {
+        Ok(self.mail(|mail| mail.get(device, id, waiting)))
+    }
+
+    async fn list(
+        &self,
+        device: &DeviceKey,
+        state: Option<CommandState>,
+        page: &PageRequest,
+    ) -> Result<Page<Command>, StoreError> {
+        self.mail(|mail| mail.list(device, state, page))
+    }
+
+    async fn sweep(&self) -> Result<Vec<SweepFinding>, StoreError> {
+        Ok(self.mail(|mail| Mailroom::sweep(mail)))
+    }
+}
+
+#[async_trait]
+impl Bus for MemoryNode {
+    async fn publish(&self, tenant: &TenantId, message: Arc<Message>) -> Result<(), StoreError> {
+        self.hub.state.lock().ports.publish(tenant, &message);
+        Ok(())
+    }
+
+    async fn declare(&self, tenant: &TenantId, filter: &TopicFilter) -> Result<(), StoreError> {
+        self.hub.state.lock().ports.declare(&self.node, tenant, filter);
+        Ok(())
+    }
+
+    async fn withdraw(&self, tenant: &TenantId, filter: &TopicFilter) -> Result<(), StoreError> {
+        self.hub.state.lock().ports.withdraw(&self.node, tenant, filter);
+        Ok(())
+    }
+
+    async fn send(&self, node: &NodeRef, event: &NodeEvent) -> Result<(), StoreError> {
+        let mut state = self.hub.state.lock();
+        state.ports.send(&node.id, Some(node.incarnation), event);
+        Ok(())
+    }
+
+    async fn send_to(&self, node: &NodeId, event: &NodeEvent) -> Result<(), StoreError> {
+        self.hub.state.lock().ports.send(node, None, event);
+        Ok(())
+    }
+
+    fn take_events(&self) -> Option<mpsc::Receiver<BusEvent>> {
+        self.hub.state.lock().ports.take(&self.node)
+    }
+}
+
+#[async_trait]
+impl Nodes for MemoryNode {
+    async fn heartbeat(&self, info: &NodeInfo) -> Result<(), StoreError> {
+        let (lease, now) = (self.hub.settings.lease, self.hub.now());
+        self.hub.state.lock().members.beat(info, lease, now)
+    }
+
+    async fn leave(&self, node: &NodeRef) -> Result<(), StoreError> {
+        self.hub.state.lock().members.remove(node);
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<NodeRecord>, StoreError> {
+        let (lease, now) = (self.hub.settings.lease, self.hub.now());
+        Ok(self.hub.state.lock().members.list(lease, now))
+    }
+
+    async fn dead(&self) -> Result<Vec<NodeRef>, StoreError> {
+        let dead = Nodes::list(self).await?.into_iter().filter(|record| !record.live);
+        Ok(dead.map(|record| record.info.node).collect())
+    }
+
+    async fn forget(&self, node: &NodeRef) -> Result<(), StoreError> {
+        self.leave(node).await
+    }
+
+    async fn take_turn(&self, job: &str, ttl: Duration) -> Result<bool, StoreError> {
+        let now = self.hub.now();
+        Ok(self.hub.state.lock().members.take_turn(job, ttl, now))
+    }
+}

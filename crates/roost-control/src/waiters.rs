@@ -1,0 +1,199 @@
+//! Who waits for which command on this node. How long, and for what, is in `follow.rs`.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use roost_types::{Command, CommandId, DeviceKey};
+use tokio::sync::watch;
+
+type Key = (DeviceKey, CommandId);
+type Latest = Option<Arc<Command>>;
+
+/// The commands that callers wait for, each with the newest that was heard of it.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    awaited: DashMap<Key, Awaited>,
+    /// Counts interruptions of this node's channel: after each, updates may be missing.
+    interruptions: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Awaited {
+    /// How many wait; the entry goes with the last.
+    waiters: usize,
+    latest: watch::Sender<Latest>,
+}
+
+/// One caller that waits; until it is dropped it hears of every update.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    waiters: Arc<Waiters>,
+    key: Key,
+    latest: watch::Receiver<Latest>,
+    interruptions: watch::Receiver<u64>,
+}
+
+// === impl Waiters ===
+
+impl Waiters {
+    /// Hears of this command from now on.
+    pub(crate) fn register(self: &Arc<Self>, device: &DeviceKey, id: &CommandId) -> Waiter {
+        let key = (device.clone(), id.clone());
+        let latest = match self.awaited.entry(key.clone()) {
+            Entry::Occupied(mut entry) => {
+                let awaited = entry.get_mut();
+                awaited.waiters += 1;
+                awaited.latest.subscribe()
+            }
+            Entry::Vacant(entry) => {
+                let (sender, receiver) = watch::channel(None);
+                entry.insert(Awaited {
+                    waiters: 1,
+                    latest: sender,
+                });
+                receiver
+            }
+        };
+        Waiter {
+            waiters: Arc::clone(self),
+            key,
+            latest,
+            interruptions: self.interruptions.subscribe(),
+        }
+    }
+
+    /// A command moved on.
+    pub(crate) fn update(&self, command: &Command) {
+        let key = (command.device.clone(), command.spec.id.clone());
+        if let Some(awaited) = self.awaited.get(&key) {
+            awaited.latest.send_if_modified(|latest| {
+                let news = latest.as_ref().is_none_or(|known| is_newer(command, known));
+                if news {
+                    *latest = Some(Arc::new(command.clone()));
+                }
+                news
+            });
+        }
+    }
+
+    /// Updates may be missing: everybody should look for themselves.
+    pub(crate) fn interrupted(&self) {
+        self.interruptions.send_modify(|count| *count += 1);
+    }
+
+    /// How many commands are awaited.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.awaited.len()
+    }
+}
+
+/// Whether `one` is a later sight of the same command than `other`. Updates travel by different ways
+/// and may overtake each other.
+pub(crate) fn is_newer(one: &Command, other: &Command) -> bool {
+    let age = |command: &Command| {
+        let heard = command.progress.as_ref().map(|progress| progress.time);
+        (command.state.is_terminal(), command.updated(), command.state, heard)
+    };
+    age(one) > age(other)
+}
+
+// === impl Waiter ===
+
+impl Waiter {
+    /// The next that is heard of the command. Cancel safe.
+    pub(crate) async fn update(&mut self) -> Arc<Command> {
+        loop {
+            if self.latest.changed().await.is_err() {
+                // The sender lives as long as this waiter is counted.
+                std::future::pending::<()>().await;
+            }
+            if let Some(command) = self.latest.borrow_and_update().clone() {
+                return command;
+            }
+        }
+    }
+
+    /// Ends when updates may be missing. Cancel safe.
+    pub(crate) async fn interrupted(&mut self) {
+        if self.interruptions.changed().await.is_err() {
+            // The sender lives in `waiters`.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut entry) = self.waiters.awaited.entry(self.key.clone()) {
+            entry.get_mut().waiters -= 1;
+            if entry.get().waiters == 0 {
+                entry.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use roost_types::{CommandSpec, CommandState, DeviceId, TenantId, Transition, UnixMillis};
+
+    fn command(state: CommandState, at: u64) -> Command {
+        let time = UnixMillis(at);
+        Command {
+            device: DeviceKey::new(TenantId::default(), DeviceId::new("d").unwrap()),
+            spec: CommandSpec {
+                id: CommandId::new("c").unwrap(),
+                name: "n".into(),
+                payload: None,
+                headers: vec![],
+                expires: UnixMillis(1_000),
+            },
+            seq: 1,
+            state,
+            attempt: 0,
+            session: None,
+            created: UnixMillis(0),
+            transitions: vec![Transition { state, time }],
+            progress: None,
+            result: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn all_waiters_hear_the_newest_and_leave_nothing_behind() {
+        let waiters = Arc::new(Waiters::default());
+        let sent = command(CommandState::Sent, 5);
+        let mut one = waiters.register(&sent.device, &sent.spec.id);
+        let mut two = waiters.register(&sent.device, &sent.spec.id);
+        waiters.update(&command(CommandState::Succeeded, 7));
+        waiters.update(&sent);
+        assert_eq!(one.update().await.state, CommandState::Succeeded);
+        assert_eq!(two.update().await.state, CommandState::Succeeded);
+        drop(one);
+        assert_eq!(waiters.len(), 1);
+        drop(two);
+        assert_eq!(waiters.len(), 0);
+        waiters.update(&sent);
+        assert_eq!(waiters.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_interruption_reaches_who_waits() {
+        let waiters = Arc::new(Waiters::default());
+        let sent = command(CommandState::Sent, 5);
+        let mut waiter = waiters.register(&sent.device, &sent.spec.id);
+        waiters.interrupted();
+        waiter.interrupted().await;
+    }
+
+    #[test]
+    fn a_later_state_is_newer_and_an_end_is_final() {
+        let at = |state, time| command(state, time);
+        assert!(is_newer(&at(CommandState::Running, 5), &at(CommandState::Sent, 5)));
+        assert!(is_newer(&at(CommandState::Queued, 6), &at(CommandState::Sent, 5)));
+        assert!(!is_newer(&at(CommandState::Queued, 9), &at(CommandState::Failed, 5)));
+    }
+}

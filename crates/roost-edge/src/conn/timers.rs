@@ -1,0 +1,139 @@
+//! What a connection waits for, as a few numbers on its worker's wheel. What happens when the time
+//! comes is in `conn/ending.rs`.
+
+use std::cell::Cell;
+
+use crate::wheel::Ticks;
+
+/// No deadline.
+pub(super) const NEVER: Ticks = Ticks::MAX;
+
+/// A connection's deadlines, in its worker's ticks.
+#[derive(Debug)]
+pub(super) struct Timers {
+    /// When the last byte came.
+    heard: Cell<Ticks>,
+    /// The silence after which a ping is due.
+    keepalive: Cell<Ticks>,
+    /// Whether a ping was sent in this silence.
+    pinged: Cell<bool>,
+    /// When the present phase (waiting for `hello`, for the peer's close frame) is over.
+    pub(super) phase_by: Cell<Ticks>,
+    /// When the send queue must have been empty once.
+    pub(super) stalled_by: Cell<Ticks>,
+    /// When the credential ends.
+    pub(super) expires_by: Cell<Ticks>,
+    /// For when the wheel is set; other entries of this connection are outdated.
+    pub(super) armed: Cell<Ticks>,
+}
+
+/// What the time has come for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Nothing yet.
+    Nothing,
+    /// The phase is over.
+    Phase,
+    /// The send queue was never empty for too long.
+    Stalled,
+    /// The credential's time is over.
+    Expired,
+    /// Nothing was heard, not even a pong.
+    Silent,
+    /// A ping.
+    Ping,
+}
+
+// === impl Timers ===
+
+impl Timers {
+    /// Those of a connection that was accepted `now`.
+    pub(super) fn new(now: Ticks, keepalive: Ticks, phase_by: Ticks) -> Self {
+        Self {
+            heard: Cell::new(now),
+            keepalive: Cell::new(keepalive),
+            pinged: Cell::new(false),
+            phase_by: Cell::new(phase_by),
+            stalled_by: Cell::new(NEVER),
+            expires_by: Cell::new(NEVER),
+            armed: Cell::new(NEVER),
+        }
+    }
+
+    /// Any byte is a sign of life.
+    pub(super) fn hear(&self, now: Ticks) {
+        self.heard.set(now);
+        self.pinged.set(false);
+    }
+
+    pub(super) fn set_keepalive(&self, keepalive: Ticks) {
+        self.keepalive.set(keepalive);
+    }
+
+    fn ping_at(&self) -> Ticks {
+        self.heard.get().saturating_add(self.keepalive.get())
+    }
+
+    fn silent_at(&self) -> Ticks {
+        // Told within 1.5 times the interval: rounded down, since the wheel adds up to a tick.
+        self.ping_at().saturating_add(self.keepalive.get() / 2)
+    }
+
+    /// What is due; of several things the one that ends the connection soonest.
+    pub(super) fn due(&self, now: Ticks) -> Due {
+        if now >= self.phase_by.get() {
+            Due::Phase
+        } else if now >= self.stalled_by.get() {
+            Due::Stalled
+        } else if now >= self.expires_by.get() {
+            Due::Expired
+        } else if now >= self.silent_at() {
+            Due::Silent
+        } else if now >= self.ping_at() && !self.pinged.get() {
+            self.pinged.set(true);
+            Due::Ping
+        } else {
+            Due::Nothing
+        }
+    }
+
+    /// When to look again.
+    pub(super) fn next(&self) -> Ticks {
+        let life = if self.pinged.get() {
+            self.silent_at()
+        } else {
+            self.ping_at()
+        };
+        life.min(self.phase_by.get())
+            .min(self.stalled_by.get())
+            .min(self.expires_by.get())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_brings_one_ping_and_then_the_end() {
+        let timers = Timers::new(10, 40, NEVER);
+        assert_eq!((timers.next(), timers.due(49)), (50, Due::Nothing));
+        assert_eq!(timers.due(50), Due::Ping);
+        assert_eq!((timers.next(), timers.due(51)), (70, Due::Nothing));
+        assert_eq!(timers.due(70), Due::Silent);
+        timers.hear(70);
+        assert_eq!((timers.next(), timers.due(70)), (110, Due::Nothing));
+    }
+
+    #[test]
+    fn the_nearest_deadline_counts() {
+        let timers = Timers::new(0, 40, 20);
+        assert_eq!((timers.next(), timers.due(20)), (20, Due::Phase));
+        timers.phase_by.set(NEVER);
+        timers.stalled_by.set(12);
+        assert_eq!((timers.next(), timers.due(12)), (12, Due::Stalled));
+        timers.stalled_by.set(NEVER);
+        timers.expires_by.set(5);
+        assert_eq!((timers.next(), timers.due(5)), (5, Due::Expired));
+    }
+}

@@ -1,0 +1,120 @@
+//! The Lua scripts, and how one is called. What each does stands at the top of its file in `scripts/`.
+
+use std::sync::LazyLock;
+
+use redis::Cmd;
+use roost_telemetry::metrics::RedisCommand;
+
+const PRELUDE: &str = include_str!("scripts/prelude.lua");
+
+/// One script, ready to be called.
+#[derive(Debug)]
+pub(crate) struct Script {
+    script: redis::Script,
+    source: String,
+    pub(crate) command: RedisCommand,
+}
+
+macro_rules! scripts {
+    ($($name:ident $file:literal $flags:literal $command:ident;)*) => {
+        $(pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
+            Script::new($flags, include_str!(concat!("scripts/", $file)), RedisCommand::$command)
+        });)*
+        #[cfg(test)]
+        static ALL: &[&LazyLock<Script>] = &[$(&$name),*];
+    };
+}
+
+// All but enqueue run when Redis is full: they free memory, or need very little.
+scripts! {
+    CLAIM "claim.lua" "allow-oom" Claim;
+    RELEASE "release.lua" "allow-oom" Release;
+    REVALIDATE "revalidate.lua" "allow-oom" Session;
+    END_NODE "end_node.lua" "allow-oom" Session;
+    PRUNE "prune.lua" "allow-oom" List;
+    ENQUEUE "enqueue.lua" "" Enqueue;
+    READ "read.lua" "allow-oom" Read;
+    REPORT "report.lua" "allow-oom" Advance;
+    CANCEL "cancel.lua" "allow-oom" Cancel;
+    GET "get.lua" "allow-oom" Read;
+    DUE "due.lua" "allow-oom" Sweep;
+    HEARTBEAT "heartbeat.lua" "allow-oom" Heartbeat;
+    STRIKE_NODE "strike_node.lua" "allow-oom" Nodes;
+    NODES "nodes.lua" "allow-oom" Nodes;
+    TURN "turn.lua" "allow-oom" Nodes;
+    WILD "wild.lua" "allow-oom" Interest;
+    WILD_LOAD "wild_load.lua" "allow-oom" Interest;
+}
+
+/// One call of a script: its key, and its arguments after the first two.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    key: String,
+    args: Vec<Vec<u8>>,
+}
+
+// === impl Script ===
+
+impl Script {
+    fn new(flags: &str, body: &str, command: RedisCommand) -> Self {
+        let shebang = match flags {
+            "" => "#!lua".to_owned(),
+            flags => format!("#!lua flags={flags}"),
+        };
+        let source = format!("{shebang}\n{PRELUDE}\n{body}");
+        Self {
+            script: redis::Script::new(&source),
+            source,
+            command,
+        }
+    }
+
+    pub(crate) fn evalsha(&self, call: &Call) -> Cmd {
+        call.build("EVALSHA", self.script.get_hash())
+    }
+
+    pub(crate) fn eval(&self, call: &Call) -> Cmd {
+        call.build("EVAL", &self.source)
+    }
+}
+
+// === impl Call ===
+
+impl Call {
+    /// `not_after` is in ms of hub time; 0 for never.
+    pub(crate) fn new(key: String, base: &str, not_after: u64) -> Self {
+        let args = vec![base.as_bytes().to_vec(), not_after.to_string().into_bytes()];
+        Self { key, args }
+    }
+
+    pub(crate) fn arg(mut self, arg: impl AsRef<[u8]>) -> Self {
+        self.args.push(arg.as_ref().to_vec());
+        self
+    }
+
+    pub(crate) fn number(self, arg: u64) -> Self {
+        self.arg(arg.to_string())
+    }
+
+    fn build(&self, verb: &str, script: &str) -> Cmd {
+        let mut cmd = redis::cmd(verb);
+        cmd.arg(script).arg(1).arg(&self.key);
+        for arg in &self.args {
+            cmd.arg(arg);
+        }
+        cmd
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_script_says_what_it_takes_and_answers() {
+        for script in ALL {
+            assert!(script.source.starts_with("#!lua"));
+            assert!(script.source.contains("-- KEYS ") && script.source.contains("-- Reply: "));
+        }
+    }
+}

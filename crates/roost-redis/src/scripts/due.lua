@@ -1,0 +1,47 @@
+-- Looks at the commands of this partition that are due, a batch of them.
+-- KEYS due; ARGV base, not_after, how many, undelivered-after ms, retention ms
+-- Reply: STALE | OK, whether there are more, {'E', device, id, record, waiting}
+-- or {'U', device, session, node, incarnation} ...
+if stale() then
+  return { 'STALE' }
+end
+local limit, undelivered, retention = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local found = {}
+-- `<len>:<tenant>:<len>:<device>:<id>`, cut before the last colon part.
+local function cut(member)
+  local a, at = member:match('^(%d+):()')
+  if not a then
+    return nil
+  end
+  local second = at + tonumber(a) + 1
+  local b, start = member:match('^(%d+):()', second)
+  if not b then
+    return nil
+  end
+  local stop = start + tonumber(b)
+  return member:sub(1, stop - 1), member:sub(stop + 1)
+end
+local members = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', int(now), 'LIMIT', 0, limit)
+for _, member in ipairs(members) do
+  local device, id = cut(member)
+  local r = device and redis.call('HMGET', ckey(device, id), 's', 'x', 'o', 'q')
+  local state = r and tonumber(r[1] or '')
+  if not device then
+    redis.call('ZREM', KEYS[1], member)
+  elseif not state or state >= FIRST_TERMINAL then
+    strike(device, id, 0)
+  elseif tonumber(r[2]) <= now then
+    local waiting = finish(device, id, EXPIRED, retention)
+    found[#found + 1] = { 'E', device, id, redis.call('HGETALL', ckey(device, id)), waiting }
+  else
+    local session, node, inc = session_of(device)
+    local expires = tonumber(r[2])
+    if state == 1 and session and session == r[3] then
+      found[#found + 1] = { 'U', device, session, node, inc }
+      look_at(device, id, math.min(now + undelivered, expires))
+    else
+      look_at(device, id, expires)
+    end
+  end
+end
+return { 'OK', #members == limit and 1 or 0, found }

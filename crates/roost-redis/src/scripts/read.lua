@@ -1,0 +1,58 @@
+-- Hands commands to a session: those that are with it and unfinished, then queued ones.
+-- KEYS s:<device>; ARGV base, not_after, device, session, after, window, undelivered-after ms,
+-- retention ms, most commands, most bytes
+-- Reply: STALE | FENCED | OK, more, {id, record, ...}, {expired id, record, waiting, ...}
+if stale() then
+  return { 'STALE' }
+end
+local device, mine, after = ARGV[3], ARGV[4], tonumber(ARGV[5])
+local q = base .. 'q:' .. device
+local session, _, _, d = session_of(device)
+if session ~= mine then
+  return { 'FENCED' }
+end
+-- After a session was claimed again the mark is gone, but what this session delivered it has.
+if after > d then
+  d = after
+  redis.call('HSET', KEYS[1], 'd', int(d))
+end
+local window, undelivered, retention = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local room, bytes = tonumber(ARGV[9]), tonumber(ARGV[10])
+local busy = with_session(device, d)
+local found, expired, more = {}, {}, 0
+-- One round looks at twice a batch: expired ones are struck off, so that the next round gets further.
+local ids = redis.call('ZRANGEBYSCORE', q, '(' .. int(after), '+inf', 'WITHSCORES', 'LIMIT', 0, 2 * room)
+for i = 1, #ids, 2 do
+  local id, seq = ids[i], tonumber(ids[i + 1])
+  local key = ckey(device, id)
+  local r = redis.call('HMGET', key, 'x', 'z')
+  local expires, size = tonumber(r[1] or ''), tonumber(r[2] or '0')
+  if not expires then
+    strike(device, id, 0)
+  elseif expires <= now then
+    local waiting = finish(device, id, EXPIRED, retention)
+    if seq <= d then
+      busy = busy - 1
+    end
+    for _, v in ipairs({ id, redis.call('HGETALL', key), waiting }) do
+      expired[#expired + 1] = v
+    end
+  elseif seq > d and busy >= window then
+    return { 'OK', 0, found, expired }
+  elseif #found >= 2 * room or (bytes < size and #found > 0) then
+    more = 1
+    break
+  else
+    if seq > d then
+      dispatch(device, id, seq, mine, undelivered, expires)
+      d, busy = seq, busy + 1
+    end
+    bytes = bytes - size
+    found[#found + 1] = id
+    found[#found + 1] = redis.call('HGETALL', key)
+  end
+end
+if #ids == 4 * room then
+  more = 1
+end
+return { 'OK', more, found, expired }

@@ -1,0 +1,141 @@
+//! The metric catalogue: every metric of the hub, declared once, with its unit, labels and the
+//! equation it satisfies. The handles that increment them are in `edge.rs`, `control.rs`,
+//! `redis.rs` and `node.rs`; the label values are in `labels.rs`. To add a metric: a constant here,
+//! an entry in [`ALL`], a handle, and something that increments it.
+
+use metrics::Unit;
+
+/// What Prometheus calls the type.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Observations, counted in buckets with these upper bounds (ascending, in the metric's unit;
+    /// `+Inf` is implied).
+    Histogram(&'static [f64]),
+}
+
+/// One metric.
+#[derive(Debug, Clone, Copy)]
+pub struct Spec {
+    /// Full name, `roost_` included.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// Its base unit.
+    pub unit: Unit,
+    /// Names of its labels.
+    pub labels: &'static [&'static str],
+    /// Help text: what one more of it means, and which equation holds.
+    pub help: &'static str,
+}
+
+/// Latency seen by people and back ends: 0.5 ms to 10 s.
+const LATENCY: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// Latency of Redis: from 0.1 ms, since a healthy one answers below half a millisecond.
+const REDIS_LATENCY: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+];
+
+macro_rules! catalog {
+    ($($name:ident: $kind:expr, $unit:ident, $text:literal, [$($label:literal),*], $help:literal;)+) => {
+        $(#[doc = concat!("`", $text, "`: see its help text.")] pub const $name: Spec = Spec {
+            name: $text, kind: $kind, unit: Unit::$unit, labels: &[$($label),*], help: $help,
+        };)+
+        /// Every metric that goes through the recorder (`roost_process_*` is rendered by `process.rs`).
+        pub const ALL: &[Spec] = &[$($name,)+];
+    };
+}
+
+catalog! {
+    WS_CONNECTIONS: Kind::Gauge, Count, "roost_ws_connections", ["protocol"],
+        "Device connections open on this node = ws_connects_total{outcome=\"accepted\"} - ws_disconnects_total.";
+    WS_CONNECTS: Kind::Counter, Count, "roost_ws_connects_total", ["outcome"],
+        "Connection attempts that were answered or given up, by how they ended; each admission_total{decision=\"admitted\"} ends as exactly one of these.";
+    WS_DISCONNECTS: Kind::Counter, Count, "roost_ws_disconnects_total", ["initiator", "reason"],
+        "Accepted connections that ended = ws_connects_total{outcome=\"accepted\"} - ws_connections.";
+    WS_HANDSHAKE_DURATION: Kind::Histogram(LATENCY), Seconds, "roost_ws_handshake_duration_seconds", [],
+        "Time from the accepted socket to the 101 answer, accepted connections only; its count = ws_connects_total{outcome=\"accepted\"}.";
+    MESSAGES: Kind::Counter, Count, "roost_messages_total", ["direction", "kind"],
+        "Device-protocol messages read from devices (in) and handed to their sockets or send queues (out).";
+    MESSAGES_DROPPED: Kind::Counter, Count, "roost_messages_dropped_total", ["reason"],
+        "Deliveries of a message to a subscriber that did not happen; matched deliveries = messages_total{direction=\"out\",kind=\"message\"} + this.";
+    GAPS: Kind::Counter, Count, "roost_gaps_total", ["cause"],
+        "Gaps reported to subscribers, one per subscriber and topic = messages_total{direction=\"out\",kind=\"gap\"} + gaps reported on gRPC streams.";
+    SEND_QUEUE_BYTES: Kind::Gauge, Bytes, "roost_send_queue_bytes", [],
+        "Bytes waiting in the send queues of this node's connections = bytes queued - bytes written - bytes dropped.";
+    SLOW_CONSUMERS: Kind::Counter, Count, "roost_slow_consumers_total", ["action"],
+        "Times a device's send queue reached its bound, by what was done about it.";
+    ADMISSION: Kind::Counter, Count, "roost_admission_total", ["decision"],
+        "Sockets accepted from the listeners, by the decision taken before authentication; the sum over decisions = sockets accepted.";
+    COMMANDS: Kind::Counter, Count, "roost_commands_total", ["outcome"],
+        "Commands whose final state this node wrote, plus commands that this node refused; summed over nodes each command counts once.";
+    COMMANDS_IN_FLIGHT: Kind::Gauge, Count, "roost_commands_in_flight", [],
+        "SendCommand calls being worked on or waited for at this node = calls started - calls answered or abandoned.";
+    COMMAND_ROUND_TRIP: Kind::Histogram(LATENCY), Seconds, "roost_command_round_trip_seconds", [],
+        "Time from a SendCommand request to the device's result, for calls that waited for it and got it.";
+    SESSIONS: Kind::Gauge, Count, "roost_sessions", ["state"],
+        "Sessions owned by this node = claims won - releases - takeovers by others, split by whether the lease holds.";
+    SESSION_TAKEOVERS: Kind::Counter, Count, "roost_session_takeovers_total", ["reason"],
+        "Claims won by this node that replaced an existing session.";
+    FENCED_WRITES: Kind::Counter, Count, "roost_fenced_writes_total", [],
+        "Writes of this node refused because the session or the lease was no longer its own, or the write came too late.";
+    REDIS_COMMAND_DURATION: Kind::Histogram(REDIS_LATENCY), Seconds, "roost_redis_command_duration_seconds", ["command", "outcome"],
+        "Time from sending a command or script to Redis to its reply or failure, queueing in the client included.";
+    REDIS_RECONNECTS: Kind::Counter, Count, "roost_redis_reconnects_total", ["role"],
+        "Connections to Redis made again after one was lost = connections made - first connections.";
+    REDIS_UP: Kind::Gauge, Count, "roost_redis_up", ["role"],
+        "1 while the connection answers, 0 while it does not; absent on the embedded store.";
+    GRPC_HANDLED: Kind::Counter, Count, "roost_grpc_server_handled_total", ["method", "code"],
+        "RPCs completed, by status; a stream counts when it ends, a call whose caller went away counts as CANCELLED.";
+    GRPC_HANDLING: Kind::Histogram(LATENCY), Seconds, "roost_grpc_server_handling_seconds", ["method"],
+        "Time from the request to the end of the answer; its count = grpc_server_handled_total summed over codes. Long waits and streams are included.";
+    DRAIN_STATE: Kind::Gauge, Count, "roost_drain_state", [],
+        "0 serving, 1 draining, 2 drained.";
+    BUILD_INFO: Kind::Gauge, Count, "roost_build_info", ["version"],
+        "Always 1; the running version is in the label.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_conventions() {
+        for spec in ALL {
+            assert!(spec.name.starts_with("roost_"), "{}", spec.name);
+            assert_eq!(
+                spec.name.ends_with("_total"),
+                spec.kind == Kind::Counter,
+                "{}",
+                spec.name
+            );
+            if spec.unit == Unit::Seconds {
+                assert!(spec.name.ends_with("_seconds"), "{}", spec.name);
+            }
+            assert!(spec.help.ends_with('.'), "{}", spec.name);
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = ALL.iter().map(|s| s.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+    }
+
+    #[test]
+    fn buckets_ascend() {
+        for spec in ALL {
+            if let Kind::Histogram(buckets) = spec.kind {
+                assert!(buckets.is_sorted_by(|a, b| a < b), "{}", spec.name);
+            }
+        }
+    }
+}

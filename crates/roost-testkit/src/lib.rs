@@ -1,0 +1,5 @@
+//! roost-testkit
+
+pub mod ports;
+pub mod proxy;
+pub mod redis;
