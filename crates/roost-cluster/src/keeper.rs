@@ -157,3 +157,148 @@ async fn tell(store: &Store, nodes: &[NodeId], event: &NodeEvent) -> Result<(), 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use roost_types::{
+        CommandId, CommandSpec, CommandState, DeviceId, DeviceKey, SessionId, TenantId,
+    };
+
+    use super::*;
+    use crate::{
+        BusEvent, Claimed, HubClock, MemoryHub, NodeRef, Roles, SessionClaim, StoreSettings,
+    };
+
+    const LEASE: Duration = Duration::from_secs(3);
+
+    /// Counts revalidations; fails the first ones.
+    #[derive(Debug, Default)]
+    struct Holder {
+        asked: AtomicU32,
+        failures: AtomicU32,
+    }
+
+    #[async_trait]
+    impl SessionHolder for Holder {
+        fn devices(&self) -> u64 {
+            42
+        }
+        fn draining(&self) -> bool {
+            false
+        }
+        async fn revalidate(&self) -> Result<(), StoreError> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            let fail = |left: u32| left.checked_sub(1);
+            match self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fail) {
+                Ok(_) => Err(StoreError::NotSent("not yet".into())),
+                Err(_) => Ok(()),
+            }
+        }
+    }
+
+    struct Node {
+        store: Store,
+        name: NodeRef,
+        lease: Arc<Lease>,
+        holder: Arc<Holder>,
+    }
+
+    fn hub() -> Arc<MemoryHub> {
+        let settings = StoreSettings { lease: LEASE, ..StoreSettings::default() };
+        MemoryHub::new(settings, Arc::new(HubClock::new()))
+    }
+
+    impl Node {
+        fn of(hub: &Arc<MemoryHub>, name: &str) -> Self {
+            let node = NodeRef::start(NodeId::new(name).unwrap());
+            Self {
+                store: hub.node(node.clone()),
+                name: node,
+                lease: Arc::default(),
+                holder: Arc::default(),
+            }
+        }
+
+        fn keeper(&self) -> Keeper {
+            let info = NodeInfo {
+                node: self.name.clone(),
+                roles: Roles { edge: true, control: false },
+                version: "1".into(),
+                address: String::new(),
+                started: self.store.clock.now(),
+                devices: 0,
+                draining: false,
+            };
+            let holder = Arc::clone(&self.holder) as _;
+            Keeper::new(self.store.clone(), info, Arc::clone(&self.lease), LEASE, Some(holder))
+        }
+
+        async fn claim(&self, device: &DeviceKey) -> Claimed {
+            let claim = SessionClaim {
+                device: device.clone(),
+                session: SessionId::random(),
+                node: self.name.clone(),
+                protocol: "test".into(),
+                address: "".into(),
+                claimed_at: self.store.clock.now(),
+            };
+            self.store.sessions.claim(&claim).await.unwrap()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_resumes_only_once_the_sessions_are_confirmed() {
+        let node = Node::of(&hub(), "a");
+        node.holder.failures.store(1, Ordering::SeqCst);
+        let mut keeper = node.keeper();
+        assert!(keeper.join().await.is_err());
+        assert!(!node.lease.is_valid(), "renewed, but nobody confirmed the sessions");
+        keeper.join().await.unwrap();
+        assert!(node.lease.is_valid());
+        keeper.join().await.unwrap();
+        assert_eq!(node.holder.asked.load(Ordering::SeqCst), 2, "asked only after a lapse");
+        tokio::time::advance(LEASE).await;
+        assert!(!node.lease.is_valid(), "a paused node is fenced by time alone");
+        let stop = CancellationToken::new();
+        let running = tokio::time::timeout(LEASE * 10, keeper.run(stop.clone()));
+        assert!(running.await.is_err());
+        assert!(node.lease.is_valid());
+        assert_eq!(node.holder.asked.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_living_end_what_the_dead_left_and_what_is_over() {
+        let hub = hub();
+        let (dead, living) = (Node::of(&hub, "a"), Node::of(&hub, "b"));
+        let device = DeviceKey::new(TenantId::default(), DeviceId::new("d").unwrap());
+        dead.keeper().join().await.unwrap();
+        dead.claim(&device).await;
+        let mut events = living.store.bus.take_events().unwrap();
+        let spec = CommandSpec {
+            id: CommandId::new("c").unwrap(),
+            name: "reboot".into(),
+            payload: None,
+            headers: vec![],
+            expires: living.store.clock.now().plus(LEASE * 2),
+        };
+        let waiting = Some(&living.name.id);
+        living.store.mailboxes.enqueue(&device, &spec, waiting).await.unwrap();
+        let mut keeper = living.keeper();
+        keeper.join().await.unwrap();
+        let stop = CancellationToken::new();
+        let update = async {
+            let event = events.recv().await.unwrap();
+            stop.cancel();
+            event
+        };
+        let ((), event) = tokio::join!(keeper.run(stop.clone()), update);
+        let BusEvent::Node(event) = event else { panic!("{event:?}") };
+        assert!(matches!(*event, NodeEvent::CommandUpdate(c) if c.state == CommandState::Expired));
+        let shown = living.store.sessions.get(&device).await.unwrap().unwrap();
+        assert_eq!(shown.session, None);
+        assert_eq!(shown.last_close.unwrap().code, 1006);
+        assert_eq!(living.store.nodes.list().await.unwrap(), [], "one died, the other left");
+    }
+}

@@ -36,8 +36,10 @@ type Key = (TenantId, TopicFilter);
 /// Where a declaration stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Declared {
+    /// Under way; so is a withdrawal, which must be over before the filter is declared anew.
     Pending,
     Done,
+    Withdrawn,
     Failed(StoreError),
 }
 
@@ -55,6 +57,16 @@ pub struct Switchboard {
     /// Filters without subscribers, oldest first, each to be withdrawn at its time if still so.
     leaving: Mutex<VecDeque<(Instant, Key)>>,
     sinks: RwLock<Vec<Arc<dyn NodeSink>>>,
+}
+
+/// What a new subscriber finds.
+enum Counted {
+    /// The filter is declared already.
+    Settled,
+    /// It is the first: it declares the filter.
+    First(watch::Sender<Declared>),
+    /// Another is at it.
+    Waits(watch::Receiver<Declared>),
 }
 
 /// Settles a declaration that its maker dropped half way.
@@ -99,24 +111,34 @@ impl Switchboard {
         filter: &TopicFilter,
     ) -> Result<(), StoreError> {
         let key = (tenant.clone(), filter.clone());
-        let pending = match self.interests.entry(key.clone()) {
+        loop {
+            let mut pending = match self.count_one(&key) {
+                Counted::Settled => return Ok(()),
+                Counted::First(done) => return self.declare(&key, done).await,
+                Counted::Waits(pending) => pending,
+            };
+            let settled = pending.wait_for(|state| *state != Declared::Pending).await;
+            match settled.as_deref() {
+                Ok(Declared::Withdrawn) => {}
+                Ok(Declared::Failed(error)) => return Err(error.clone()),
+                Ok(_) => return Ok(()),
+                Err(_) => return Err(StoreError::NotSent("the subscription was abandoned".into())),
+            }
+        }
+    }
+
+    fn count_one(&self, key: &Key) -> Counted {
+        match self.interests.entry(key.clone()) {
             Entry::Occupied(mut entry) => {
                 let interest = entry.get_mut();
                 interest.subscribers += 1;
-                match &interest.pending {
-                    None => return Ok(()),
-                    Some(pending) => Err(pending.clone()),
-                }
+                interest.pending.clone().map_or(Counted::Settled, Counted::Waits)
             }
             Entry::Vacant(entry) => {
                 let (done, pending) = watch::channel(Declared::Pending);
                 entry.insert(Interest { subscribers: 1, pending: Some(pending) });
-                Ok(done)
+                Counted::First(done)
             }
-        };
-        match pending {
-            Ok(done) => self.declare(&key, done).await,
-            Err(pending) => self.await_other(&key, pending).await,
         }
     }
 
@@ -124,22 +146,6 @@ impl Switchboard {
         let settle = Settle { board: self, key, done };
         let outcome = self.bus.declare(&key.0, &key.1).await;
         settle.with(outcome)
-    }
-
-    async fn await_other(
-        &self,
-        key: &Key,
-        mut pending: watch::Receiver<Declared>,
-    ) -> Result<(), StoreError> {
-        let settled = pending.wait_for(|state| *state != Declared::Pending).await;
-        match settled.as_deref() {
-            Ok(Declared::Failed(error)) => Err(error.clone()),
-            Ok(_) => Ok(()),
-            Err(_) => {
-                tracing::debug!(filter = %key.1, "a declaration was dropped half way");
-                Err(StoreError::NotSent("the subscription was abandoned".into()))
-            }
-        }
     }
 
     /// Counts one subscriber less. The filter is withdrawn a little later, if nobody comes back.
@@ -197,24 +203,31 @@ impl Switchboard {
     }
 
     async fn withdraw_unwanted(&self) {
-        while let Some((tenant, filter)) = self.next_unwanted() {
-            if let Err(error) = self.bus.withdraw(&tenant, &filter).await {
+        while let Some((key, done)) = self.next_unwanted() {
+            let (tenant, filter) = &key;
+            if let Err(error) = self.bus.withdraw(tenant, filter).await {
                 tracing::debug!(%filter, %error, "could not withdraw a filter; the store forgets it with this node");
             }
+            // Whoever came meanwhile was counted on an entry that ends here, and declares anew.
+            self.interests.remove(&key);
+            done.send_replace(Declared::Withdrawn);
         }
     }
 
-    /// The next filter whose linger time is over and that nobody came back for, struck off.
-    fn next_unwanted(&self) -> Option<Key> {
+    /// The next filter whose linger time is over and that nobody came back for, marked as under way.
+    fn next_unwanted(&self) -> Option<(Key, watch::Sender<Declared>)> {
         let now = Instant::now();
         let mut leaving = self.leaving.lock();
         while leaving.front().is_some_and(|(at, _)| *at <= now) {
             let (_, key) = leaving.pop_front()?;
-            let unwanted = |_: &Key, interest: &Interest| {
-                interest.subscribers == 0 && interest.pending.is_none()
+            let Some(mut interest) = self.interests.get_mut(&key) else {
+                continue;
             };
-            if let Some((key, _)) = self.interests.remove_if(&key, unwanted) {
-                return Some(key);
+            if interest.subscribers == 0 && interest.pending.is_none() {
+                let (done, pending) = watch::channel(Declared::Pending);
+                interest.pending = Some(pending);
+                drop(interest);
+                return Some((key, done));
             }
         }
         None
@@ -247,5 +260,176 @@ impl Drop for Settle<'_> {
         if *self.done.borrow() == Declared::Pending {
             self.board.interests.remove(self.key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{HubClock, MemoryHub, NodeRef, Store, StoreSettings};
+    use roost_types::{DeviceId, NodeId, Origin, Payload, Qos, Text, Topic, UnixMillis};
+
+    /// Notes what it is given.
+    #[derive(Default)]
+    struct Notes(Mutex<Vec<String>>);
+
+    impl NodeSink for Notes {
+        fn message(&self, _: &TenantId, message: &Arc<Message>) {
+            self.0.lock().push(message.topic.to_string());
+        }
+        fn gap(&self) {
+            self.0.lock().push("gap".into());
+        }
+        fn node_event(&self, _: &NodeEvent) {
+            self.0.lock().push("event".into());
+        }
+        fn resubscribed(&self) {
+            self.0.lock().push("resubscribed".into());
+        }
+    }
+
+    fn store() -> Store {
+        let hub = MemoryHub::new(StoreSettings::default(), Arc::new(HubClock::new()));
+        hub.node(NodeRef::start(NodeId::new("a").unwrap()))
+    }
+
+    async fn publish(store: &Store, topic: &str) {
+        let message = Message {
+            topic: Topic::new(topic).unwrap(),
+            payload: Payload::text(Text::from("x")),
+            headers: vec![],
+            qos: Qos::BestEffort,
+            time: UnixMillis(1),
+            from: Origin::Device(DeviceId::new("d").unwrap()),
+            position: None,
+        };
+        store.bus.publish(&TenantId::default(), Arc::new(message)).await.unwrap();
+    }
+
+    async fn run_until(
+        board: &Switchboard,
+        events: &mut Option<mpsc::Receiver<BusEvent>>,
+        wait: Duration,
+    ) {
+        // `run` takes the receiver for good, so the test pumps by hand what `run` would.
+        tokio::time::sleep(wait).await;
+        board.withdraw_unwanted().await;
+        let events = events.as_mut().expect("taken once");
+        while let Ok(event) = events.try_recv() {
+            board.hand_out(event);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_filter_stays_declared_while_anybody_may_come_back() {
+        let store = store();
+        let board = Switchboard::new(Arc::clone(&store.bus));
+        let notes = Arc::new(Notes::default());
+        board.attach(Arc::clone(&notes) as _);
+        let mut events = store.bus.take_events();
+        let home = TenantId::default();
+        let filter = TopicFilter::new("t/+").unwrap();
+        board.subscribe(&home, &filter).await.unwrap();
+        board.subscribe(&home, &filter).await.unwrap();
+        board.unsubscribe(&home, &filter);
+        publish(&store, "t/two-less-one").await;
+        run_until(&board, &mut events, LINGER * 2).await;
+        board.unsubscribe(&home, &filter);
+        publish(&store, "t/lingering").await;
+        run_until(&board, &mut events, LINGER / 2).await;
+        board.subscribe(&home, &filter).await.unwrap();
+        run_until(&board, &mut events, LINGER * 2).await;
+        publish(&store, "t/came-back").await;
+        board.unsubscribe(&home, &filter);
+        run_until(&board, &mut events, LINGER * 2).await;
+        publish(&store, "t/nobody").await;
+        run_until(&board, &mut events, Duration::ZERO).await;
+        assert_eq!(*notes.0.lock(), ["t/two-less-one", "t/lingering", "t/came-back"]);
+        assert_eq!(board.interests.len(), 0);
+        board.unsubscribe(&home, &filter);
+    }
+
+    /// A bus that withdraws and declares only when told, and remembers in which order.
+    #[derive(Debug)]
+    struct SlowBus {
+        gate: tokio::sync::Semaphore,
+        done: Mutex<Vec<&'static str>>,
+        fail: Mutex<Option<StoreError>>,
+    }
+
+    impl Default for SlowBus {
+        fn default() -> Self {
+            let gate = tokio::sync::Semaphore::new(0);
+            Self { gate, done: Mutex::default(), fail: Mutex::default() }
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl Bus for SlowBus {
+        async fn publish(&self, _: &TenantId, _: Arc<Message>) -> Result<(), StoreError> {
+            Ok(())
+        }
+        async fn declare(&self, _: &TenantId, _: &TopicFilter) -> Result<(), StoreError> {
+            self.gate.acquire().await.expect("open").forget();
+            self.done.lock().push("declared");
+            self.fail.lock().clone().map_or(Ok(()), Err)
+        }
+        async fn withdraw(&self, _: &TenantId, _: &TopicFilter) -> Result<(), StoreError> {
+            self.gate.acquire().await.expect("open").forget();
+            self.done.lock().push("withdrawn");
+            Ok(())
+        }
+        async fn send(&self, _: &crate::NodeRef, _: &NodeEvent) -> Result<(), StoreError> {
+            Ok(())
+        }
+        async fn send_to(&self, _: &NodeId, _: &NodeEvent) -> Result<(), StoreError> {
+            Ok(())
+        }
+        fn take_events(&self) -> Option<mpsc::Receiver<BusEvent>> {
+            None
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_subscriber_who_comes_during_a_withdrawal_declares_after_it() {
+        let bus = Arc::new(SlowBus::default());
+        let board = Switchboard::new(Arc::clone(&bus) as _);
+        let (home, filter) = (TenantId::default(), TopicFilter::new("t").unwrap());
+        bus.gate.add_permits(1);
+        board.subscribe(&home, &filter).await.unwrap();
+        board.unsubscribe(&home, &filter);
+        tokio::time::advance(LINGER).await;
+        let ((), subscribed, ()) =
+            tokio::join!(board.withdraw_unwanted(), board.subscribe(&home, &filter), async {
+                bus.gate.add_permits(2);
+            },);
+        subscribed.unwrap();
+        assert_eq!(*bus.done.lock(), ["declared", "withdrawn", "declared"]);
+        assert_eq!(board.interests.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn everybody_who_waits_for_a_declaration_learns_that_it_failed() {
+        let bus = Arc::new(SlowBus::default());
+        let board = Switchboard::new(Arc::clone(&bus) as _);
+        let (home, filter) = (TenantId::default(), TopicFilter::new("t").unwrap());
+        let error = StoreError::NotSent("down".into());
+        *bus.fail.lock() = Some(error.clone());
+        let (one, two, ()) =
+            tokio::join!(board.subscribe(&home, &filter), board.subscribe(&home, &filter), async {
+                bus.gate.add_permits(1);
+            },);
+        assert_eq!((one, two), (Err(error.clone()), Err(error)));
+        *bus.fail.lock() = None;
+        bus.gate.add_permits(1);
+        board.subscribe(&home, &filter).await.unwrap();
+        let other = TopicFilter::new("u").unwrap();
+        let dropped = board.subscribe(&home, &other);
+        assert!(tokio::time::timeout(Duration::ZERO, dropped).await.is_err());
+        assert_eq!(
+            board.interests.len(),
+            1,
+            "a declaration that was dropped leaves nothing behind"
+        );
     }
 }

@@ -5,19 +5,17 @@ use std::sync::Arc;
 use roost_auth::Caller;
 use roost_cluster::{Cancelled, Durability, Enqueued, NodeEvent, PageRequest};
 use roost_proto::control::v1::{self, command_service_server::CommandService};
-use roost_proto::convert::{CommandRef, SendCommand, device_id, page_size};
+use roost_proto::convert::{CommandRef, SendCommand, command_state, device_id, page_size};
 use roost_telemetry::metrics::labels::CommandOutcome;
-use roost_types::{Command, CommandSpec, CommandState, DeviceKey, ErrorCode, NodeId, PayloadKind};
+use roost_types::{Command, CommandSpec, CommandState, DeviceKey, ErrorCode, NodeId};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use crate::Control;
 use crate::auth::caller;
 use crate::follow::Followed;
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, all_of};
 
-/// How deep arrays and objects of a JSON payload may nest: devices parse it with small stacks.
-const MAX_JSON_DEPTH: usize = 128;
 /// How many commands are read from the store at once, so that a page is bounded in bytes too.
 const READ_COMMANDS: usize = 8;
 /// A page of commands ends once it has as many payload bytes: clients refuse 4 MiB by default.
@@ -112,14 +110,7 @@ impl Commands {
 
     fn check(&self, request: v1::SendCommandRequest) -> Result<SendCommand, Refusal> {
         let (now, most) = (self.0.store.clock.now(), self.0.config.max_payload);
-        let asked = SendCommand::from_request(request, now, most)?;
-        let payload = asked.spec.payload.as_ref();
-        let json = payload.filter(|payload| payload.kind() == PayloadKind::Json);
-        if json.is_some_and(|json| json_depth(json.data()) > MAX_JSON_DEPTH) {
-            let what = format!("nests deeper than {MAX_JSON_DEPTH} levels; send it as `text` if it must");
-            return Err(Refusal::new(ErrorCode::FieldInvalid, what).at("payload.json"));
-        }
-        Ok(asked)
+        Ok(SendCommand::from_request(request, now, most)?)
     }
 
     /// Accepts in a task of its own: a caller who goes away half way leaves no command that is stored
@@ -144,15 +135,18 @@ impl Commands {
         caller: &Caller,
         request: &v1::ListCommandsRequest,
     ) -> Result<v1::ListCommandsResponse, Refusal> {
-        let device = device_id(&request.device_id)?;
+        let (device, wanted, state) = all_of((
+            device_id(&request.device_id),
+            page_size(request.page_size),
+            command_state(request.state, "state"),
+        ))?;
         let device = DeviceKey::new(caller.tenant.clone(), device);
-        let wanted = page_size(request.page_size)?;
         let mut token = page_token(&request.page_token);
         let (mut commands, mut bytes) = (Vec::new(), 0);
         loop {
             let size = READ_COMMANDS.min(wanted - commands.len());
             let page = PageRequest { size, token };
-            let listed = self.0.store.mailboxes.list(&device, None, &page);
+            let listed = self.0.store.mailboxes.list(&device, state, &page);
             let listed = self.0.read(listed).await.map_err(at_page_token)?;
             bytes += listed.items.iter().map(payload_bytes).sum::<usize>();
             commands.extend(listed.items.iter().map(v1::Command::from));
@@ -323,42 +317,4 @@ fn payload_bytes(command: &Command) -> usize {
     let asked = command.spec.payload.as_ref();
     let answered = command.result.as_ref().and_then(|result| result.payload.as_ref());
     asked.into_iter().chain(answered).map(roost_types::Payload::len).sum()
-}
-
-/// How deep arrays and objects nest in a text that is known to be JSON.
-fn json_depth(json: &[u8]) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    let (mut in_string, mut escaped) = (false, false);
-    for byte in json {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_depth_of_json_is_counted_outside_strings() {
-        for (json, depth) in [
-            ("1", 0),
-            ("[]", 1),
-            (r#"{"a":[1,{"b":[]}]}"#, 4),
-            (r#"["[[[", "\"[[", "\\"]"#, 1),
-            ("[[],[],[]]", 2),
-        ] {
-            assert_eq!(json_depth(json.as_bytes()), depth, "{json}");
-        }
-    }
 }

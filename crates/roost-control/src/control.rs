@@ -7,7 +7,6 @@ use std::sync::Arc;
 use roost_auth::ApiKeys;
 use roost_cluster::{NodeEvent, NodeSink, Store, StoreError, Switchboard};
 use roost_telemetry::Telemetry;
-use roost_telemetry::metrics::labels::GapCause;
 use roost_telemetry::metrics::{ControlMetrics, EdgeMetrics};
 use roost_types::{ErrorCode, Message, TenantId};
 use tokio::time::timeout;
@@ -26,6 +25,8 @@ pub struct Control {
     pub(crate) switchboard: Arc<Switchboard>,
     pub(crate) keys: Arc<ApiKeys>,
     pub(crate) metrics: Arc<ControlMetrics>,
+    /// Messages and gaps are counted alike for devices and streams.
+    pub(crate) edge_metrics: Arc<EdgeMetrics>,
     /// Callers that wait for commands.
     pub(crate) waiters: Arc<Waiters>,
     /// Streams that follow topics.
@@ -49,14 +50,14 @@ impl Control {
         keys: ApiKeys,
         telemetry: &Telemetry,
     ) -> Arc<Self> {
-        let edge: &Arc<EdgeMetrics> = &telemetry.edge;
-        let fanout = Fanout::new(&config, Arc::clone(edge));
+        let fanout = Fanout::new(&config, Arc::clone(&telemetry.edge));
         Arc::new(Self {
             config,
             store,
             switchboard,
             keys: Arc::new(keys),
             metrics: Arc::clone(&telemetry.control),
+            edge_metrics: Arc::clone(&telemetry.edge),
             waiters: Arc::default(),
             fanout: Arc::new(fanout),
             tasks: TaskTracker::new(),
@@ -123,7 +124,7 @@ impl NodeSink for Control {
     }
 
     fn gap(&self) {
-        self.fanout.gap(GapCause::Bus);
+        self.fanout.gap();
     }
 
     fn node_event(&self, event: &NodeEvent) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use roost_telemetry::metrics::EdgeMetrics;
-use roost_telemetry::metrics::labels::{DropReason, GapCause};
+use roost_telemetry::metrics::labels::DropReason;
 use roost_types::{FilterTrie, Message, TenantId, TopicFilter};
 
 use crate::ControlConfig;
@@ -91,26 +91,17 @@ impl Fanout {
         };
         trie.for_each_match(&message.topic, |wanting| {
             for stream in wanting {
-                self.count(stream.outlet.offer(number, message));
+                if stream.outlet.offer(number, message) == Offered::Dropped {
+                    self.metrics.messages_dropped.inc(DropReason::QueueFull);
+                }
             }
         });
     }
 
-    fn count(&self, offered: Offered) {
-        match offered {
-            Offered::Dropped => self.metrics.messages_dropped.inc(DropReason::QueueFull),
-            Offered::Taken { gap: true } => self.metrics.gaps.inc(GapCause::Dropped),
-            Offered::Taken { gap: false } | Offered::Repeated => {}
-        }
-    }
-
     /// Tells every stream that messages may be missing.
-    pub(crate) fn gap(&self, cause: GapCause) {
-        for outlet in self.streams.lock().all.values() {
-            if outlet.gap() {
-                self.metrics.gaps.inc(cause);
-            }
-        }
+    pub(crate) fn gap(&self) {
+        let streams = self.streams.lock();
+        streams.all.values().for_each(|outlet| outlet.gap());
     }
 
     /// How many streams there are.
@@ -193,7 +184,7 @@ mod tests {
         let other = fanout.listen(&theirs, filters(&["a/#"]));
         fanout.message(&ours, &message("a/b"));
         fanout.message(&ours, &message("a/c"));
-        fanout.gap(GapCause::Bus);
+        fanout.gap();
         assert_eq!(mine.outlet.next().await, Item::Message(message("a/b")));
         assert_eq!(mine.outlet.next().await, Item::Message(message("a/c")));
         assert_eq!(mine.outlet.next().await, Item::Gap(None));
@@ -214,16 +205,14 @@ mod tests {
     }
 
     #[test]
-    fn drops_and_gaps_are_counted() {
+    fn drops_are_counted() {
         let (fanout, telemetry) = fanout();
         let tenant = TenantId::default();
         let _slow = fanout.listen(&tenant, filters(&["#"]));
         for _ in 0..5 {
             fanout.message(&tenant, &message("a"));
         }
-        fanout.gap(GapCause::Bus);
         let dropped = "roost_messages_dropped_total{reason=\"queue_full\"}";
         assert_eq!(telemetry.value(dropped), Some(3.0));
-        assert_eq!(telemetry.value("roost_gaps_total{cause=\"bus\"}"), Some(1.0));
     }
 }

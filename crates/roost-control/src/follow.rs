@@ -9,7 +9,7 @@ use roost_types::Command;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::Control;
-use crate::waiters::{Waiter, is_newer};
+use crate::waiters::{Heard, Waiter, is_newer};
 
 /// How long the last look at the record may hold up an answer that is due.
 const LAST_LOOK: Duration = Duration::from_millis(300);
@@ -43,12 +43,10 @@ impl Control {
             tokio::select! {
                 biased;
                 // News first: it may be what is waited for, at the very last moment.
-                update = waiter.update() => {
+                heard = waiter.hear() => if let Heard::Update(update) = heard {
                     take_newer(&mut command, (*update).clone());
                     continue;
-                }
-                // Updates may be missing: read below.
-                () = waiter.interrupted() => {}
+                }, // Else updates may be missing: read below.
                 // It is over by now, though nobody may have said so: read below.
                 () = sleep_until(look_at.min(deadline)), if look_at < deadline => {}
                 () = sleep_until(deadline) => break,

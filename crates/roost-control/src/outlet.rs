@@ -24,8 +24,8 @@ pub(crate) enum Item {
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Offered {
-    /// It is in the queue, and so is a gap before it if `gap`.
-    Taken { gap: bool },
+    /// It is in the queue, behind a gap if messages before it found no room.
+    Taken,
     /// Another filter of the same stream matched it before.
     Repeated,
     /// There was no room.
@@ -89,19 +89,17 @@ impl Outlet {
         queue.items.push_back(Item::Message(Arc::clone(message)));
         drop(queue);
         self.ready.notify_one();
-        Offered::Taken { gap }
+        Offered::Taken
     }
 
-    /// Says that messages may be missing here. `false` where that was just said.
-    pub(crate) fn gap(&self) -> bool {
+    /// Says that messages may be missing here, once in a row.
+    pub(crate) fn gap(&self) {
         let mut queue = self.queue.lock();
-        if queue.items.back() == Some(&Item::Gap(None)) {
-            return false;
+        if queue.items.back() != Some(&Item::Gap(None)) {
+            queue.items.push_back(Item::Gap(None));
         }
-        queue.items.push_back(Item::Gap(None));
         drop(queue);
         self.ready.notify_one();
-        true
     }
 
     /// The next item, waiting for one. Cancel safe; for one consumer.
@@ -152,9 +150,9 @@ mod tests {
     #[tokio::test]
     async fn a_message_is_taken_once_and_in_order() {
         let outlet = Outlet::new(10, 1 << 20);
-        assert_eq!(outlet.offer(1, &message("a")), Offered::Taken { gap: false });
+        assert_eq!(outlet.offer(1, &message("a")), Offered::Taken);
         assert_eq!(outlet.offer(1, &message("a")), Offered::Repeated);
-        assert_eq!(outlet.offer(2, &message("b")), Offered::Taken { gap: false });
+        assert_eq!(outlet.offer(2, &message("b")), Offered::Taken);
         assert_eq!(outlet.next().await, Item::Message(message("a")));
         assert_eq!(outlet.next().await, Item::Message(message("b")));
         assert_eq!(outlet.take(), None);
@@ -164,14 +162,14 @@ mod tests {
     async fn what_found_no_room_is_said_where_it_is_missing() {
         let outlet = Outlet::new(4, 1 << 20);
         for number in 1..=4 {
-            assert_eq!(outlet.offer(number, &message("x")), Offered::Taken { gap: false });
+            assert_eq!(outlet.offer(number, &message("x")), Offered::Taken);
         }
         assert_eq!(outlet.offer(5, &message("x")), Offered::Dropped);
         outlet.next().await;
         assert_eq!(outlet.offer(6, &message("x")), Offered::Dropped, "not half free yet");
         outlet.next().await;
         outlet.next().await;
-        assert_eq!(outlet.offer(7, &message("y")), Offered::Taken { gap: true });
+        assert_eq!(outlet.offer(7, &message("y")), Offered::Taken);
         assert_eq!(outlet.next().await, Item::Message(message("x")));
         assert_eq!(outlet.next().await, Item::Gap(Some(2)));
         assert_eq!(outlet.next().await, Item::Message(message("y")));
@@ -190,18 +188,18 @@ mod tests {
     #[test]
     fn bytes_are_bounded_and_one_message_always_fits() {
         let outlet = Outlet::new(10, 10);
-        assert_eq!(outlet.offer(1, &message("xxxx")), Offered::Taken { gap: false });
+        assert_eq!(outlet.offer(1, &message("xxxx")), Offered::Taken);
         assert_eq!(outlet.offer(2, &message("x")), Offered::Dropped);
         outlet.take();
-        assert_eq!(outlet.offer(3, &message("x")), Offered::Taken { gap: true });
+        assert_eq!(outlet.offer(3, &message("x")), Offered::Taken);
     }
 
     #[test]
     fn interruptions_in_a_row_are_one_gap() {
         let outlet = Outlet::new(10, 1000);
-        assert!(outlet.gap());
-        assert!(!outlet.gap());
+        outlet.gap();
+        outlet.gap();
         assert_eq!(outlet.take(), Some(Item::Gap(None)));
-        assert!(outlet.gap());
+        assert_eq!(outlet.take(), None);
     }
 }

@@ -41,6 +41,18 @@ impl Refusal {
         self
     }
 
+    fn of_fields<'a>(code: ErrorCode, violations: impl Iterator<Item = &'a Violation>) -> Self {
+        let fields: Vec<_> = violations
+            .map(|violation| (violation.field.clone(), violation.description.clone()))
+            .collect();
+        let texts: Vec<_> = fields.iter().map(|(field, what)| format!("{field}: {what}")).collect();
+        Self {
+            code,
+            message: texts.join("; "),
+            fields,
+        }
+    }
+
     /// A store that could not be read. Nothing was to be stored, so the difference between "not
     /// sent" and "not answered" means nothing to the caller.
     pub(crate) fn of_read(error: &StoreError) -> Self {
@@ -85,14 +97,7 @@ impl From<Violation> for Refusal {
 
 impl From<Violations> for Refusal {
     fn from(violations: Violations) -> Self {
-        let fields = violations
-            .iter()
-            .map(|violation| (violation.field.clone(), violation.description.clone()));
-        Self {
-            code: violations.code(),
-            message: violations.to_string(),
-            fields: fields.collect(),
-        }
+        Self::of_fields(violations.code(), violations.iter())
     }
 }
 
@@ -109,6 +114,20 @@ impl From<Refusal> for Status {
             details.set_bad_request(violations.collect::<Vec<_>>());
         }
         Self::with_error_details(code, refusal.message, details)
+    }
+}
+
+/// Three checked fields, or all that is wrong with them.
+pub(crate) fn all_of<A, B, C>(
+    (a, b, c): (Result<A, Violation>, Result<B, Violation>, Result<C, Violation>),
+) -> Result<(A, B, C), Refusal> {
+    match (a, b, c) {
+        (Ok(a), Ok(b), Ok(c)) => Ok((a, b, c)),
+        (a, b, c) => {
+            let wrong: Vec<_> = [a.err(), b.err(), c.err()].into_iter().flatten().collect();
+            let code = wrong.first().map_or(ErrorCode::Internal, |first| first.code);
+            Err(Refusal::of_fields(code, wrong.iter()))
+        }
     }
 }
 

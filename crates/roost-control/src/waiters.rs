@@ -34,6 +34,15 @@ pub(crate) struct Waiter {
     interruptions: watch::Receiver<u64>,
 }
 
+/// What a waiter hears.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// The command, as it stood at some time.
+    Update(Arc<Command>),
+    /// Updates may be missing.
+    Interruption,
+}
+
 // === impl Waiters ===
 
 impl Waiters {
@@ -102,24 +111,21 @@ pub(crate) fn is_newer(one: &Command, other: &Command) -> bool {
 // === impl Waiter ===
 
 impl Waiter {
-    /// The next that is heard of the command. Cancel safe.
-    pub(crate) async fn update(&mut self) -> Arc<Command> {
+    /// The next that is heard. Cancel safe.
+    pub(crate) async fn hear(&mut self) -> Heard {
         loop {
-            if self.latest.changed().await.is_err() {
-                // The sender lives as long as this waiter is counted.
-                std::future::pending::<()>().await;
+            tokio::select! {
+                biased;
+                // The senders of both live as long as this waiter is counted.
+                Ok(()) = self.latest.changed() => {
+                    if let Some(command) = self.latest.borrow_and_update().clone() {
+                        return Heard::Update(command);
+                    }
+                }
+                // After updates, which may say already what would be looked for.
+                Ok(()) = self.interruptions.changed() => return Heard::Interruption,
+                else => std::future::pending().await,
             }
-            if let Some(command) = self.latest.borrow_and_update().clone() {
-                return command;
-            }
-        }
-    }
-
-    /// Ends when updates may be missing. Cancel safe.
-    pub(crate) async fn interrupted(&mut self) {
-        if self.interruptions.changed().await.is_err() {
-            // The sender lives in `waiters`.
-            std::future::pending::<()>().await;
         }
     }
 }
@@ -170,8 +176,10 @@ mod tests {
         let mut two = waiters.register(&sent.device, &sent.spec.id);
         waiters.update(&command(CommandState::Succeeded, 7));
         waiters.update(&sent);
-        assert_eq!(one.update().await.state, CommandState::Succeeded);
-        assert_eq!(two.update().await.state, CommandState::Succeeded);
+        for waiter in [&mut one, &mut two] {
+            let heard = waiter.hear().await;
+            assert!(matches!(heard, Heard::Update(command) if command.state == CommandState::Succeeded));
+        }
         drop(one);
         assert_eq!(waiters.len(), 1);
         drop(two);
@@ -186,7 +194,7 @@ mod tests {
         let sent = command(CommandState::Sent, 5);
         let mut waiter = waiters.register(&sent.device, &sent.spec.id);
         waiters.interrupted();
-        waiter.interrupted().await;
+        assert!(matches!(waiter.hear().await, Heard::Interruption));
     }
 
     #[test]

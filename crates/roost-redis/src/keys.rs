@@ -15,7 +15,7 @@
 //! | `{pN}:due` | sorted set | none | mailbox scripts | due | `DEV:<command>` by the next moment to look at it; one entry for each unfinished command |
 //! | `{pN}:n:<node>:<incarnation>` | set | none | claim, release | `end_node` | `DEV` of each session of a node: what to end when it dies |
 //! | `{pN}:d:<tenant>` | sorted set, all scores 0 | none | claim, prune | list | device ids of a tenant; those that are forgotten are pruned by who lists them |
-//! | `{pN}:ev` | stream, about 1,000 entries | none | whatever changes presence | watches | presence events: `k` kind, `d` DEV, `i` session, `n` node, `t` time, `c` `r` `w` as above |
+//! | `{pN}:ev` | stream, about 1,000 entries | none | whatever changes presence | watches | presence events: `e` kind, `d` DEV, `i` session, `n` node, `t` time, `k` `r` `w` as above |
 //! | `{nodes}:o:<node>` | string | the lease | heartbeat | heartbeat | the incarnation that holds the name |
 //! | `{nodes}:z` | sorted set | none | heartbeat, strike | nodes | `<node>#<incarnation>` by the end of its lease |
 //! | `{nodes}:i:<node>#<incarnation>` | hash | 7 days | heartbeat | nodes | what the node says of itself |

@@ -1,1 +1,2 @@
 //! roost
+pub mod config;

@@ -112,11 +112,7 @@ pub struct Connection {
 
 impl Closed {
     fn network(error: impl fmt::Display) -> Self {
-        Self {
-            code: 1006,
-            reason: error.to_string(),
-            by: ClosedBy::Network,
-        }
+        Self { code: 1006, reason: error.to_string(), by: ClosedBy::Network }
     }
 }
 
@@ -168,13 +164,7 @@ impl Connection {
     async fn welcome(&mut self) -> Result<Welcome, OpenError> {
         loop {
             match self.next().await.map_err(OpenError::Closed)? {
-                ToDevice::Welcome {
-                    device_id,
-                    session_id,
-                    time_ms,
-                    keepalive_ms,
-                    limits,
-                } => {
+                ToDevice::Welcome { device_id, session_id, time_ms, keepalive_ms, limits } => {
                     return Ok(Welcome {
                         device_id,
                         session_id,
@@ -199,10 +189,7 @@ impl Connection {
     pub fn queue_frame(&mut self, opcode: Opcode, payload: &[u8]) {
         let mut key = [0; 4];
         getrandom::fill(&mut key).expect("the operating system provides randomness");
-        let head = FrameHead {
-            mask: Some(key),
-            ..FrameHead::server(opcode)
-        };
+        let head = FrameHead { mask: Some(key), ..FrameHead::server(opcode) };
         head.write_frame(payload, &mut self.out);
     }
 
@@ -253,11 +240,7 @@ impl Connection {
 
     /// One step of input or output, as the socket allows.
     async fn turn(&mut self, wanted: Interest) -> io::Result<()> {
-        let writing = if self.has_queued() {
-            wanted | Interest::WRITABLE
-        } else {
-            wanted
-        };
+        let writing = if self.has_queued() { wanted | Interest::WRITABLE } else { wanted };
         let ready = self.stream.ready(writing).await?;
         if ready.is_writable() && self.has_queued() {
             match self.stream.try_write(&self.out) {
@@ -343,7 +326,7 @@ impl Connection {
                 Ok(message) => self.inbox.push_back(message),
                 // A newer hub may know more types; this device passes over them.
                 Err(reject) => {
-                    tracing::debug!(code = %reject.code, "passed over a message: {}", reject.message)
+                    tracing::debug!(code = %reject.code, "passed over a message: {}", reject.message);
                 }
             }
         }

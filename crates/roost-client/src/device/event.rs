@@ -122,12 +122,7 @@ pub enum RequestError {
 impl Outcome {
     /// It was done.
     pub fn succeeded(command_id: CommandId) -> Self {
-        Self {
-            command_id,
-            status: ResultStatus::Succeeded,
-            payload: None,
-            error: None,
-        }
+        Self { command_id, status: ResultStatus::Succeeded, payload: None, error: None }
     }
 
     /// It was tried, and did not work.
@@ -141,10 +136,7 @@ impl Outcome {
 
     /// The device declines.
     pub fn rejected(command_id: CommandId, error: &str) -> Self {
-        Self {
-            status: ResultStatus::Rejected,
-            ..Self::failed(command_id, error)
-        }
+        Self { status: ResultStatus::Rejected, ..Self::failed(command_id, error) }
     }
 
     /// The same with an answer.

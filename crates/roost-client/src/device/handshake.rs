@@ -88,10 +88,7 @@ impl FromStr for Url {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let wrong = |problem| UrlError {
-            given: text.to_owned(),
-            problem,
-        };
+        let wrong = |problem| UrlError { given: text.to_owned(), problem };
         let uri: Uri = text.parse().map_err(|_| wrong("it is not a URL"))?;
         match uri.scheme_str() {
             Some("ws") => {}
@@ -136,9 +133,7 @@ pub(super) async fn upgrade(url: &Url, token: Option<&str>) -> Result<Upgraded, 
     stream.set_nodelay(true)?;
     let key = random_key();
     let request = request(url, token, &key)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(broken)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     // Ends once the request is answered: by the upgrade, or since the sender is dropped.
     let exchange = async move {
         let response = sender.send_request(request).await.map_err(broken)?;
@@ -149,13 +144,9 @@ pub(super) async fn upgrade(url: &Url, token: Option<&str>) -> Result<Upgraded, 
         hyper::upgrade::on(response).await.map_err(broken)
     };
     let (upgraded, _) = tokio::join!(exchange, connection.with_upgrades());
-    let parts = upgraded?
-        .downcast::<TokioIo<TcpStream>>()
-        .expect("the connection was made over this type");
-    Ok(Upgraded {
-        stream: parts.io.into_inner(),
-        early: parts.read_buf,
-    })
+    let parts =
+        upgraded?.downcast::<TokioIo<TcpStream>>().expect("the connection was made over this type");
+    Ok(Upgraded { stream: parts.io.into_inner(), early: parts.read_buf })
 }
 
 fn broken(error: hyper::Error) -> OpenError {
@@ -206,10 +197,7 @@ async fn refusal(response: Response<Incoming>) -> Refusal {
     let seconds = |value: &http::HeaderValue| value.to_str().ok()?.trim().parse().ok();
     let retry_after = response.headers().get(RETRY_AFTER).and_then(seconds);
     let body = Limited::new(response.into_body(), REFUSAL_BYTES);
-    let body = body
-        .collect()
-        .await
-        .map(http_body_util::Collected::to_bytes);
+    let body = body.collect().await.map(http_body_util::Collected::to_bytes);
     Refusal {
         status,
         message: message_of(&body.unwrap_or_default()),

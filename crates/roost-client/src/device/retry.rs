@@ -75,12 +75,7 @@ impl Default for Backoff {
 impl Backoff {
     /// The first wait is up to `base`, none is longer than `cap`.
     pub fn new(base: Duration, cap: Duration) -> Self {
-        Self {
-            base,
-            cap,
-            attempt: 0,
-            since: None,
-        }
+        Self { base, cap, attempt: 0, since: None }
     }
 
     /// A connection stands from now on.
@@ -94,10 +89,7 @@ impl Backoff {
         if self.since.take().is_some_and(|at| at.elapsed() >= STABLE) {
             self.attempt = 0;
         }
-        let most = self
-            .base
-            .saturating_mul(1 << self.attempt.min(16))
-            .min(self.cap);
+        let most = self.base.saturating_mul(1 << self.attempt.min(16)).min(self.cap);
         self.attempt = self.attempt.saturating_add(1);
         floor + jitter(most)
     }

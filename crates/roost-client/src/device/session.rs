@@ -142,12 +142,7 @@ impl Device {
 
     /// Publishes, best effort, and waits for the hub's word that it took it.
     pub async fn publish(&self, topic: Topic, payload: Payload) -> Result<Ack, RequestError> {
-        self.request(|done| Op::Publish {
-            topic,
-            payload,
-            done,
-        })
-        .await
+        self.request(|done| Op::Publish { topic, payload, done }).await
     }
 
     /// Publishes, best effort, without asking for an answer.
@@ -165,8 +160,7 @@ impl Device {
     /// Says that a command has arrived.
     pub async fn received(&self, command_id: CommandId) -> Result<(), RequestError> {
         let id = None;
-        self.send(Op::Say(FromDevice::Received { id, command_id }))
-            .await
+        self.send(Op::Say(FromDevice::Received { id, command_id })).await
     }
 
     /// Says how far a command is: 0 to 100, and a few words.
@@ -176,12 +170,8 @@ impl Device {
         percent: Option<u8>,
         note: Option<&str>,
     ) -> Result<(), RequestError> {
-        let message = FromDevice::Progress {
-            id: None,
-            command_id,
-            percent,
-            note: note.map(Into::into),
-        };
+        let message =
+            FromDevice::Progress { id: None, command_id, percent, note: note.map(Into::into) };
         self.send(Op::Say(message)).await
     }
 

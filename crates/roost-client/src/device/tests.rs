@@ -6,11 +6,7 @@ use std::time::Duration;
 use super::{Backoff, Closed, ClosedBy, OpenError, Refusal, Retry, Url};
 
 fn closed(code: u16) -> Closed {
-    Closed {
-        code,
-        reason: String::new(),
-        by: ClosedBy::Hub,
-    }
+    Closed { code, reason: String::new(), by: ClosedBy::Hub }
 }
 
 #[test]

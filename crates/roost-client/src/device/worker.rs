@@ -106,8 +106,7 @@ impl Worker {
                 Err(error) => {
                     let retry_in = self.retry_in(Retry::of_open(&error));
                     let reason = error.to_string();
-                    self.tell(DeviceEvent::Unreachable { reason, retry_in })
-                        .await;
+                    self.tell(DeviceEvent::Unreachable { reason, retry_in }).await;
                     retry_in
                 }
             };
@@ -129,8 +128,7 @@ impl Worker {
             self.outcomes.clear();
         }
         let retry_in = self.retry_in(retry);
-        self.tell(DeviceEvent::Disconnected { closed, retry_in })
-            .await;
+        self.tell(DeviceEvent::Disconnected { closed, retry_in }).await;
         retry_in
     }
 
@@ -210,45 +208,20 @@ impl Worker {
                 }
                 let position = None;
                 let topic = filter;
-                (
-                    FromDevice::Subscribe {
-                        id,
-                        topic,
-                        qos,
-                        position,
-                    },
-                    Some(done),
-                )
+                (FromDevice::Subscribe { id, topic, qos, position }, Some(done))
             }
             Op::Unsubscribe { filter, done } => {
                 self.options.subscriptions.retain(|kept| *kept != filter);
                 (FromDevice::Unsubscribe { id, topic: filter }, Some(done))
             }
-            Op::Publish {
-                topic,
-                payload,
-                done,
-            } => {
+            Op::Publish { topic, payload, done } => {
                 let headers = vec![];
-                (
-                    FromDevice::Publish {
-                        id,
-                        topic,
-                        payload,
-                        qos,
-                        headers,
-                    },
-                    Some(done),
-                )
+                (FromDevice::Publish { id, topic, payload, qos, headers }, Some(done))
             }
             Op::Say(message) => (message, None),
             Op::Finish(outcome) => {
-                self.outcomes
-                    .retain(|kept| kept.outcome.command_id != outcome.command_id);
-                self.outcomes.push(Unacknowledged {
-                    outcome,
-                    sent: None,
-                });
+                self.outcomes.retain(|kept| kept.outcome.command_id != outcome.command_id);
+                self.outcomes.push(Unacknowledged { outcome, sent: None });
                 return self.resend(connection);
             }
             Op::Close => return,
@@ -263,10 +236,7 @@ impl Worker {
     fn resend(&mut self, connection: &mut Connection) {
         let now = Instant::now();
         for waiting in &mut self.outcomes {
-            if waiting
-                .sent
-                .is_some_and(|(_, at)| now.duration_since(at) < RESEND)
-            {
+            if waiting.sent.is_some_and(|(_, at)| now.duration_since(at) < RESEND) {
                 continue;
             }
             self.next_id = self.next_id.wrapping_add(1);
@@ -285,22 +255,11 @@ impl Worker {
     /// What the hub says: an answer to a request is given to who asked, the rest is an event.
     fn hear(&mut self, said: ToDevice) -> Option<DeviceEvent> {
         match said {
-            ToDevice::Ack {
-                id,
-                command_id,
-                position,
-            } => {
+            ToDevice::Ack { id, command_id, position } => {
                 self.settle(id, command_id.as_ref(), Ok(Ack { position }));
                 None
             }
-            ToDevice::Error {
-                id,
-                command_id,
-                code,
-                message,
-                field,
-                retryable,
-            } => {
+            ToDevice::Error { id, command_id, code, message, field, retryable } => {
                 let error = RequestError::Refused {
                     code: code.into_owned(),
                     message: message.into_owned(),
@@ -334,9 +293,7 @@ impl Worker {
         };
         match with {
             // It may be taken later: the next round sends it again.
-            Err(RequestError::Refused {
-                retryable: true, ..
-            }) => true,
+            Err(RequestError::Refused { retryable: true, .. }) => true,
             outcome => {
                 self.outcomes.remove(at);
                 outcome.is_ok()
@@ -385,10 +342,7 @@ fn event(said: ToDevice) -> Option<DeviceEvent> {
         ToDevice::Cancel { command_id } => DeviceEvent::Cancel(command_id),
         ToDevice::Message(message) => DeviceEvent::Message(message),
         ToDevice::Gap { topic, from, to } => DeviceEvent::Gap { topic, from, to },
-        ToDevice::Goaway {
-            reason,
-            retry_after_ms,
-        } => DeviceEvent::Goaway {
+        ToDevice::Goaway { reason, retry_after_ms } => DeviceEvent::Goaway {
             reason: reason.into_owned(),
             retry_after: retry_after_ms.map(Duration::from_millis),
         },

@@ -150,7 +150,7 @@ impl Mailboxes for MemoryNode {
     }
 
     async fn sweep(&self) -> Result<Vec<SweepFinding>, StoreError> {
-        Ok(self.mail(|mail| Mailroom::sweep(mail)))
+        self.mail(|mail| Ok(mail.sweep()))
     }
 }
 

@@ -22,7 +22,7 @@ use roost_types::{HubError, UnixMillis};
 use roost_wire::ws::{Decoder, Limits, Role};
 
 pub(crate) use self::ending::Ending;
-pub(crate) use self::send::Class;
+pub(crate) use self::send::{Class, Sent};
 use self::timers::Timers;
 use crate::admission::{AddressSlot, ConnectionSlot};
 use crate::outbox::Outbox;

@@ -109,7 +109,7 @@ end
 -- A presence event, in the same script as the change that it tells.
 local EVENTS = 1000
 local function event(kind, device, session, node, time, close)
-  local fields = { 'k', kind, 'd', device, 'i', session, 'n', node, 't', time }
+  local fields = { 'e', kind, 'd', device, 'i', session, 'n', node, 't', time }
   for _, f in ipairs(close or {}) do
     fields[#fields + 1] = f
   end
@@ -143,5 +143,5 @@ local function put_end(device, session, node, inc, close, retention)
   redis.call('HDEL', key, 'i', 'n', 'g', 'p', 'a', 'd')
   redis.call('HSET', key, 'l', close.time, 'k', close.code, 'r', close.reason, 'w', close.who)
   redis.call('PEXPIRE', key, retention)
-  event('disconnected', device, session, node, close.time, { 'c', close.code, 'r', close.reason, 'w', close.who })
+  event('disconnected', device, session, node, close.time, { 'k', close.code, 'r', close.reason, 'w', close.who })
 end

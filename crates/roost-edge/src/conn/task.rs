@@ -1,0 +1,223 @@
+//! A connection's task: read into the worker's buffer, decode, handle in order. It holds nothing
+//! between two reads; while a request is handled nothing more is read, which is the back-pressure.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use roost_telemetry::metrics::labels::{Direction, MessageKind};
+use roost_types::{ErrorCode, HubError};
+use roost_wire::device::{FromDevice, Reject};
+use roost_wire::ws::{Event, Opcode, WsError, encode_message, encode_pong};
+use smallvec::SmallVec;
+
+use super::ending::Exit;
+use super::{Class, Conn, Speech, Stage};
+use crate::adapter;
+use crate::session;
+
+/// How many messages are handled before other connections of the worker get a turn.
+const TURN: usize = 64;
+
+/// Something that came, independent of the read buffer.
+enum Input {
+    /// A message of the device protocol, or why it is none.
+    Message(Result<FromDevice, Reject>),
+    /// A ping, as its answer.
+    Ping(Bytes),
+    /// A message to be sent back, as its frame.
+    Echo(Bytes),
+    /// A frame of the wrong kind.
+    WrongKind,
+    /// The peer closes.
+    Close(Option<u16>, String),
+    /// The peer broke the rules.
+    Broken(WsError),
+}
+
+type Inputs = SmallVec<[Input; 2]>;
+
+/// What a try at reading gave.
+enum Read {
+    Nothing,
+    /// Some messages, and whether the buffer was full, so that more is likely there.
+    Some(Inputs, bool),
+    End,
+}
+
+/// Runs a connection to its end. Kept small, since every idle connection has one: whatever handles
+/// messages is boxed while it runs.
+pub(super) async fn run(conn: Rc<Conn>, early: Bytes) {
+    let exit = Exit(Rc::clone(&conn));
+    if !early.is_empty() || begins_by_itself(&conn) {
+        Box::pin(begin(&conn, early)).await;
+    }
+    while conn.stage() != Stage::Over {
+        if conn.transport.readable().await.is_err() {
+            conn.peer_vanishes();
+            break;
+        }
+        match read(&conn) {
+            Read::Nothing => {}
+            Read::End => conn.peer_vanishes(),
+            Read::Some(inputs, more) => {
+                if !inputs.is_empty() {
+                    Box::pin(handle(&conn, inputs)).await;
+                }
+                if more {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+    Box::pin(exit.release()).await;
+}
+
+/// Whether something is to be done before the device says anything.
+fn begins_by_itself(conn: &Conn) -> bool {
+    conn.arrival
+        .borrow()
+        .as_ref()
+        .is_some_and(|arrival| arrival.auto_hello || arrival.identity.is_err())
+}
+
+/// Tells a refused device so, implies a `hello`, and parses what came with the handshake.
+async fn begin(conn: &Rc<Conn>, early: Bytes) {
+    let refusal = conn.arrival.borrow().as_ref().and_then(|arrival| arrival.identity.clone().err());
+    if let Some(error) = refusal {
+        conn.close(error);
+    }
+    let auto = conn.arrival.borrow().as_ref().is_some_and(|arrival| arrival.auto_hello);
+    if auto && conn.is_open() {
+        session::handle(conn, FromDevice::default_hello()).await;
+    }
+    let mut early = BytesMut::from(early);
+    let inputs = decode(conn, &mut early);
+    handle(conn, inputs).await;
+}
+
+/// Reads once and decodes all of it. The shared buffer is borrowed only in here.
+fn read(conn: &Conn) -> Read {
+    let mut buffer = conn.worker.read_buffer.borrow_mut();
+    match conn.transport.try_read(&mut buffer) {
+        Ok(0) => Read::End,
+        Ok(count) => {
+            conn.timers.hear(conn.worker.now.get());
+            let more = count == buffer.len();
+            Read::Some(decode(conn, &mut buffer[..count]), more)
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Nothing,
+        Err(_) => Read::End,
+    }
+}
+
+fn decode(conn: &Conn, bytes: &mut [u8]) -> Inputs {
+    let mut decoder = conn.decoder.borrow_mut();
+    let mut inputs = Inputs::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        match decoder.decode(&mut bytes[at..]) {
+            Ok(decoded) => {
+                at += decoded.consumed;
+                if let Some(event) = decoded.event {
+                    take(conn, event, &mut inputs);
+                }
+            }
+            Err(error) => {
+                inputs.push(Input::Broken(error));
+                break;
+            }
+        }
+    }
+    inputs
+}
+
+fn take(conn: &Conn, event: Event<'_>, inputs: &mut Inputs) {
+    match (conn.speech, event) {
+        (_, Event::Ping(payload)) => inputs.push(Input::Ping(encode_pong(&payload))),
+        (_, Event::Pong(_)) => {}
+        (_, Event::Close { code, reason }) => {
+            inputs.push(Input::Close(code, reason.into_owned()));
+        }
+        (Speech::Echo, Event::Text(text)) => {
+            inputs.push(Input::Echo(encode_message(Opcode::Text, text.as_bytes())));
+        }
+        (Speech::Echo, Event::Binary(data)) => {
+            inputs.push(Input::Echo(encode_message(Opcode::Binary, &data)));
+        }
+        // A device that is being closed says nothing more that counts.
+        (Speech::Json, _) if !conn.is_open() => {}
+        (Speech::Json, Event::Text(text)) => {
+            let limits = conn.worker.edge.payload_limits();
+            let messages = adapter::decode(conn.speech, &text, &limits);
+            inputs.extend(messages.into_iter().map(Input::Message));
+        }
+        (Speech::Json, Event::Binary(_)) | (_, Event::Extended { .. }) => {
+            inputs.push(Input::WrongKind);
+        }
+    }
+}
+
+async fn handle(conn: &Rc<Conn>, inputs: Inputs) {
+    for (index, input) in inputs.into_iter().enumerate() {
+        if index % TURN == TURN - 1 {
+            tokio::task::yield_now().await;
+        }
+        if handle_one(conn, input).await.is_break() {
+            return;
+        }
+    }
+}
+
+async fn handle_one(conn: &Rc<Conn>, input: Input) -> ControlFlow<()> {
+    match input {
+        Input::Close(code, reason) => {
+            conn.peer_closes(code, reason);
+            return ControlFlow::Break(());
+        }
+        _ if !conn.is_open() => {}
+        Input::Message(Ok(message)) => {
+            let kind = adapter::kind_from(&message);
+            conn.worker.edge.metrics().messages.inc((Direction::In, kind));
+            session::handle(conn, message).await;
+        }
+        Input::Message(Err(reject)) => refuse(conn, reject),
+        Input::Ping(pong) => {
+            conn.send(&pong, Class::Control);
+        }
+        Input::Echo(frame) => {
+            conn.send(&frame, Class::Control);
+            conn.drained().await;
+        }
+        Input::WrongKind => {
+            let text = "a binary frame came; roost.v1.json has text frames only";
+            conn.close(HubError::new(ErrorCode::UnsupportedData, text));
+        }
+        Input::Broken(error) => conn.close(broken(error)),
+    }
+    ControlFlow::Continue(())
+}
+
+fn refuse(conn: &Rc<Conn>, reject: Reject) {
+    let metrics = conn.worker.edge.metrics();
+    metrics.messages.inc((Direction::In, MessageKind::Other));
+    if reject.fatal {
+        return conn.close(HubError::new(reject.code, reject.message));
+    }
+    if conn.stage() == Stage::Greeting {
+        let text = format!("the first message was to be a hello: {}", reject.message);
+        return conn.close(HubError::new(ErrorCode::HelloExpected, text));
+    }
+    conn.say(&reject.into_error());
+}
+
+/// The error behind a broken frame: its code has the close code that RFC 6455 asks for.
+fn broken(error: WsError) -> HubError {
+    let code = match error.close_code() {
+        1007 => ErrorCode::InvalidUtf8,
+        1009 => ErrorCode::MessageTooBig,
+        _ => ErrorCode::ProtocolError,
+    };
+    HubError::new(code, error.to_string())
+}

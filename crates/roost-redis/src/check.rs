@@ -1,0 +1,114 @@
+//! What is looked at when a connection is made: that this is a Redis that can be relied on, that its
+//! data has our layout, and what time it is.
+
+use redis::Value;
+use redis::aio::MultiplexedConnection;
+use roost_cluster::HubClock;
+use roost_types::{PARTITIONS, UnixMillis};
+use tokio::time::Instant;
+
+use crate::error::StartError;
+use crate::keys::{Keys, LAYOUT};
+
+/// What was found.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// A random number that is new whenever the data is.
+    pub(crate) epoch: u64,
+}
+
+/// Looks; an error says what is wrong and what would be right.
+pub(crate) async fn check(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    clock: &HubClock,
+) -> Result<Facts, StartError> {
+    let asked = Instant::now();
+    let (seconds, micros): (u64, u64) =
+        redis::cmd("TIME").query_async(connection).await.map_err(unreachable)?;
+    clock.set(asked, UnixMillis(seconds * 1_000 + micros / 1_000));
+    let info: String = redis::cmd("INFO").query_async(connection).await.map_err(unreachable)?;
+    judge_info(&info)?;
+    let epoch = meta(connection, keys).await?;
+    Ok(Facts { epoch })
+}
+
+fn unreachable(error: redis::RedisError) -> StartError {
+    StartError::Unreachable(error.to_string())
+}
+
+/// The value of a line of INFO.
+fn line<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
+}
+
+fn judge_info(info: &str) -> Result<(), StartError> {
+    let version = line(info, "redis_version").unwrap_or("unknown");
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    if major.is_some_and(|major| major < 7) {
+        let found = version.to_owned();
+        return Err(StartError::Version { found });
+    }
+    let bounded = line(info, "maxmemory").is_some_and(|bytes| bytes != "0");
+    if let Some(policy) = line(info, "maxmemory_policy")
+        && bounded
+        && policy != "noeviction"
+    {
+        let policy = policy.to_owned();
+        return Err(StartError::Eviction { policy });
+    }
+    if line(info, "aof_enabled") == Some("0") {
+        tracing::debug!("this Redis has no append-only file: what was accepted may not survive its restart");
+    }
+    Ok(())
+}
+
+/// Checks the layout, or sets it for a hub that starts with no data. Gives the epoch.
+async fn meta(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<u64, StartError> {
+    let mut read = redis::cmd("HMGET");
+    read.arg(keys.meta()).arg("partitions").arg("layout").arg("epoch");
+    let mut found: Vec<Value> = read.query_async(connection).await.map_err(unreachable)?;
+    if found.iter().any(|value| *value == Value::Nil) {
+        let epoch = getrandom::u32().unwrap_or(0);
+        let mut write = redis::pipe();
+        for (name, value) in
+            [("partitions", u64::from(PARTITIONS)), ("layout", LAYOUT), ("epoch", u64::from(epoch))]
+        {
+            write.cmd("HSETNX").arg(keys.meta()).arg(name).arg(value).ignore();
+        }
+        write.exec_async(connection).await.map_err(unreachable)?;
+        found = read.query_async(connection).await.map_err(unreachable)?;
+    }
+    let number = |value: &Value| redis::from_redis_value_ref::<u64>(value).ok();
+    let (partitions, layout, epoch) = match found.as_slice() {
+        [partitions, layout, epoch] => (number(partitions), number(layout), number(epoch)),
+        _ => (None, None, None),
+    };
+    let show = |n: Option<u64>| n.map_or("none".to_owned(), |n| n.to_string());
+    if partitions != Some(u64::from(PARTITIONS)) || layout != Some(LAYOUT) {
+        return Err(StartError::Layout {
+            found: format!("{} partitions in layout {}", show(partitions), show(layout)),
+            needed: format!("{PARTITIONS} partitions in layout {LAYOUT}"),
+        });
+    }
+    Ok(epoch.unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unfit_servers_are_named() {
+        let good = "redis_version:7.0.15\r\nmaxmemory:100\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\n";
+        assert_eq!(judge_info(good), Ok(()));
+        let evicting = good.replace("noeviction", "allkeys-lru");
+        assert_eq!(
+            judge_info(&evicting),
+            Err(StartError::Eviction { policy: "allkeys-lru".into() })
+        );
+        assert_eq!(judge_info(&evicting.replace("maxmemory:100", "maxmemory:0")), Ok(()));
+        let old = good.replace("7.0.15", "6.2.1");
+        assert_eq!(judge_info(&old), Err(StartError::Version { found: "6.2.1".into() }));
+    }
+}

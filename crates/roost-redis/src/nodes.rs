@@ -1,0 +1,209 @@
+//! The `Nodes` seam, and this node's view of which nodes live.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use roost_cluster::{Clock, NodeInfo, NodeRecord, NodeRef, Nodes, Roles, StoreError};
+use roost_types::UnixMillis;
+use tokio::time::Instant;
+
+use crate::error::corrupt;
+use crate::link::Link;
+use crate::reply::{Fields, Reply};
+use crate::script::{self, Call};
+use crate::sessions::parse_node;
+use crate::store::{RedisStore, millis};
+
+/// The view is read again when it is older than this, or than a tenth of a lease.
+const VIEW_AGE: Duration = Duration::from_secs(1);
+/// How long the words of a dead node that nobody forgot are kept.
+const INFO_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// This node's last look at the leases.
+#[derive(Debug, Default)]
+pub(crate) struct NodesView(Mutex<Option<(Instant, Arc<HashMap<NodeRef, u64>>)>>);
+
+/// Which nodes live, as far as can be told.
+#[derive(Debug)]
+pub(crate) struct Liveness {
+    leases: Arc<HashMap<NodeRef, u64>>,
+    /// Redis was away for so long, or so recently, that leases may be over without anybody's fault.
+    in_doubt: bool,
+}
+
+// === impl Liveness ===
+
+impl Liveness {
+    pub(crate) fn is_live(&self, node: &NodeRef, now: UnixMillis) -> bool {
+        self.in_doubt || self.leases.get(node).is_some_and(|until| *until > now.0)
+    }
+}
+
+#[async_trait]
+impl Nodes for RedisStore {
+    async fn heartbeat(&self, info: &NodeInfo) -> Result<(), StoreError> {
+        let asked = Instant::now();
+        let call = node_call(&self.link, &info.node)
+            .number(millis(self.settings.lease))
+            .number(millis(INFO_TTL));
+        let call = info_args(call, info);
+        let mut answer = self.link.beat(&call).await?;
+        let told = UnixMillis(answer.rest.number()?);
+        self.link.clock.set(asked, told);
+        match answer.tag.as_str() {
+            "OK" => Ok(()),
+            "STALE" => Err(StoreError::Stale),
+            "FENCED" => Err(StoreError::Fenced),
+            other => Err(corrupt(format!("heartbeat answered {other:?}"))),
+        }
+    }
+
+    async fn leave(&self, node: &NodeRef) -> Result<(), StoreError> {
+        self.strike(node).await
+    }
+
+    async fn list(&self) -> Result<Vec<NodeRecord>, StoreError> {
+        let (now, found) = self.leases().await?;
+        let mut records = Vec::new();
+        for lease in found {
+            // The words of a node that left a moment ago may be gone before its lease.
+            if !lease.info.is_empty() {
+                records.push(lease.record(now)?);
+            }
+        }
+        records.sort_by(|a, b| a.info.node.id.cmp(&b.info.node.id));
+        Ok(records)
+    }
+
+    async fn dead(&self) -> Result<Vec<NodeRef>, StoreError> {
+        let (now, found) = self.leases().await?;
+        // Asked only now: an interruption in between counts.
+        if self.link.up_for() < self.settings.lease {
+            return Ok(Vec::new());
+        }
+        Ok(found.into_iter().filter(|lease| lease.until <= now).map(|lease| lease.node).collect())
+    }
+
+    async fn forget(&self, node: &NodeRef) -> Result<(), StoreError> {
+        self.strike(node).await
+    }
+
+    async fn take_turn(&self, job: &str, ttl: Duration) -> Result<bool, StoreError> {
+        let call = nodes_call(&self.link).arg(job).number(millis(ttl).max(1));
+        let mut answer = self.link.run(&script::TURN, &call).await?;
+        Ok(answer.rest.number()? == 1)
+    }
+}
+
+impl RedisStore {
+    async fn strike(&self, node: &NodeRef) -> Result<(), StoreError> {
+        self.bus.drop_filters_of(node).await?;
+        let call = node_call(&self.link, node);
+        self.link.run(&script::STRIKE_NODE, &call).await?;
+        self.view.0.lock().take();
+        Ok(())
+    }
+
+    async fn leases(&self) -> Result<(u64, Vec<LeaseRow>), StoreError> {
+        let call = read_call(&self.link);
+        let mut answer = self.link.run(&script::NODES, &call).await?;
+        let now = answer.rest.number()?;
+        let mut rows = Vec::new();
+        while !answer.rest.is_done() {
+            rows.push(LeaseRow::read(answer.rest.list()?)?);
+        }
+        Ok((now, rows))
+    }
+
+    /// Which nodes live, looked up again if the last look is too old.
+    pub(crate) async fn liveness(&self) -> Result<Liveness, StoreError> {
+        let age = VIEW_AGE.min(self.settings.lease / 10);
+        let seen = self.view.0.lock().clone();
+        let leases = match seen.filter(|(at, _)| at.elapsed() < age) {
+            Some((_, leases)) => leases,
+            None => {
+                let (_, rows) = self.leases().await?;
+                let leases = rows.into_iter().map(|row| (row.node, row.until)).collect();
+                let leases: Arc<HashMap<_, _>> = Arc::new(leases);
+                *self.view.0.lock() = Some((Instant::now(), Arc::clone(&leases)));
+                leases
+            }
+        };
+        let in_doubt = self.link.was_interrupted() && self.link.up_for() < self.settings.lease;
+        Ok(Liveness { leases, in_doubt })
+    }
+}
+
+fn nodes_call(link: &Link) -> Call {
+    let base = link.keys.nodes();
+    Call::new(base.clone(), &base, link.not_after())
+}
+
+fn read_call(link: &Link) -> Call {
+    let base = link.keys.nodes();
+    Call::new(base.clone(), &base, 0)
+}
+
+fn node_call(link: &Link, node: &NodeRef) -> Call {
+    nodes_call(link).arg(node.id.as_str()).arg(format!("{:x}", node.incarnation))
+}
+
+fn info_args(call: Call, info: &NodeInfo) -> Call {
+    let flag = |on: bool| u64::from(on);
+    call.arg("edge")
+        .number(flag(info.roles.edge))
+        .arg("control")
+        .number(flag(info.roles.control))
+        .arg("version")
+        .arg(&info.version)
+        .arg("address")
+        .arg(&info.address)
+        .arg("started")
+        .number(info.started.0)
+        .arg("devices")
+        .number(info.devices)
+        .arg("draining")
+        .number(flag(info.draining))
+}
+
+/// A node's lease as Redis has it.
+struct LeaseRow {
+    node: NodeRef,
+    until: u64,
+    info: Fields,
+}
+
+// === impl LeaseRow ===
+
+impl LeaseRow {
+    fn read(mut row: Reply) -> Result<Self, StoreError> {
+        let member = row.text()?;
+        let (id, incarnation) =
+            member.rsplit_once('#').ok_or_else(|| corrupt(format!("{member:?} is no node")))?;
+        let node = parse_node(id.to_owned(), incarnation)?;
+        Ok(Self { node, until: row.number()?, info: row.fields()? })
+    }
+
+    fn record(mut self, now: u64) -> Result<NodeRecord, StoreError> {
+        let info = &mut self.info;
+        let mut flag = |name| Ok::<_, StoreError>(info.needed::<u8>(name)? == 1);
+        let roles = Roles { edge: flag("edge")?, control: flag("control")? };
+        let draining = flag("draining")?;
+        Ok(NodeRecord {
+            last_heartbeat: UnixMillis(info.needed("hb")?),
+            live: self.until > now,
+            info: NodeInfo {
+                node: self.node,
+                roles,
+                version: info.needed_text("version")?,
+                address: info.needed_text("address")?,
+                started: UnixMillis(info.needed("started")?),
+                devices: info.needed("devices")?,
+                draining,
+            },
+        })
+    }
+}

@@ -1,0 +1,369 @@
+//! The `Sessions` seam: claims, look-ups, lists. Watches are in `presence.rs`.
+
+use async_trait::async_trait;
+use redis::Value;
+use roost_cluster::{
+    Claimed, Clock, DeviceFilter, DeviceRecord, Initiator, LastClose, NodeRef, Page, PageRequest,
+    PresenceItem, Revalidated, SessionClaim, SessionInfo, Sessions, StoreError,
+};
+use roost_telemetry::metrics::RedisCommand;
+use roost_types::{DeviceId, DeviceKey, NodeId, Partition, SessionId, TenantId, UnixMillis};
+use tokio::sync::mpsc;
+
+use crate::error::corrupt;
+use crate::nodes::Liveness;
+use crate::presence;
+use crate::reply::{Fields, Reply};
+use crate::script::{self, Call};
+use crate::store::{RedisStore, millis};
+
+/// How many sessions of a dead node one script ends, so that none blocks Redis for long.
+const END_BATCH: u64 = 100;
+/// How many sessions are confirmed by one pipeline.
+const REVALIDATE_BATCH: usize = 500;
+/// How often a list may come back with too few items for its page and look further.
+const LIST_ROUNDS: usize = 4;
+
+#[async_trait]
+impl Sessions for RedisStore {
+    async fn claim(&self, claim: &SessionClaim) -> Result<Claimed, StoreError> {
+        let bell = self.bell(Partition::of(&claim.device));
+        let call = self.claim_call(claim);
+        let mut answer = self.link.run_then(&script::CLAIM, &call, Some(bell)).await?;
+        let pending = answer.rest.number()?;
+        let replaced = match answer.rest.optional_text()? {
+            Some(session) => Some((session_id(&session)?, node_ref(&mut answer.rest)?)),
+            None => None,
+        };
+        Ok(Claimed { replaced, pending })
+    }
+
+    async fn release(
+        &self,
+        device: &DeviceKey,
+        session: SessionId,
+        close: &LastClose,
+    ) -> Result<(), StoreError> {
+        let call = self
+            .call(device)
+            .arg(session.to_string())
+            .number(close.time.0)
+            .number(u64::from(close.code))
+            .arg(&*close.reason)
+            .arg(close.initiator.as_str())
+            .number(millis(self.settings.device_retention));
+        let bell = self.bell(Partition::of(device));
+        self.link.run_then(&script::RELEASE, &call, Some(bell)).await.map(drop)
+    }
+
+    async fn revalidate(&self, claims: &[SessionClaim]) -> Result<Vec<Revalidated>, StoreError> {
+        let mut found = Vec::with_capacity(claims.len());
+        for batch in claims.chunks(REVALIDATE_BATCH) {
+            let calls: Vec<Call> = batch.iter().map(|claim| self.claim_call(claim)).collect();
+            for answer in self.link.run_all(&script::REVALIDATE, &calls).await? {
+                found.push(match answer?.tag.as_str() {
+                    "KEPT" => Revalidated::Kept,
+                    "RECLAIMED" => Revalidated::Reclaimed,
+                    "LOST" => Revalidated::Lost,
+                    other => return Err(corrupt(format!("revalidate answered {other:?}"))),
+                });
+            }
+        }
+        if found.contains(&Revalidated::Reclaimed) {
+            self.ring().await;
+        }
+        Ok(found)
+    }
+
+    async fn get(&self, device: &DeviceKey) -> Result<Option<DeviceRecord>, StoreError> {
+        let mut found = self.records(vec![device.clone()]).await?;
+        Ok(found.pop().flatten())
+    }
+
+    async fn list(
+        &self,
+        tenant: &TenantId,
+        filter: &DeviceFilter,
+        page: &PageRequest,
+    ) -> Result<Page<DeviceRecord>, StoreError> {
+        let mut place = Place::parse(page.token.as_deref())?;
+        let mut items = Vec::new();
+        let size = page.size.max(1);
+        for _ in 0..LIST_ROUNDS {
+            let wanted = size - items.len();
+            let (keys, next) = self.walk(tenant, place, wanted).await?;
+            let records = self.records(keys.clone()).await?;
+            self.prune(&keys, &records).await;
+            items.extend(records.into_iter().flatten().filter(|record| filter.accepts(record)));
+            let Some(next) = next else {
+                return Ok(Page { items, next: None });
+            };
+            place = next;
+            if items.len() >= size {
+                break;
+            }
+        }
+        Ok(Page { items, next: Some(place.token()) })
+    }
+
+    async fn watch(
+        &self,
+        tenant: &TenantId,
+        cursor: Option<&str>,
+    ) -> Result<mpsc::Receiver<PresenceItem>, StoreError> {
+        presence::watch(&self.watches, tenant, cursor).await
+    }
+
+    async fn end_sessions_of(&self, node: &NodeRef) -> Result<u64, StoreError> {
+        let mut left: Vec<Partition> = Partition::all().collect();
+        let mut ended = 0;
+        while !left.is_empty() {
+            let calls: Vec<Call> = left.iter().map(|p| self.end_call(*p, node)).collect();
+            let answers = self.link.run_all(&script::END_NODE, &calls).await?;
+            let mut more = Vec::new();
+            for (partition, answer) in left.into_iter().zip(answers) {
+                let mut answer = answer?;
+                ended += answer.rest.number()?;
+                if answer.rest.number()? > 0 {
+                    more.push(partition);
+                }
+            }
+            left = more;
+        }
+        if ended > 0 {
+            self.ring().await;
+        }
+        Ok(ended)
+    }
+}
+
+impl RedisStore {
+    fn claim_call(&self, claim: &SessionClaim) -> Call {
+        self.call(&claim.device)
+            .arg(claim.session.to_string())
+            .arg(claim.node.id.as_str())
+            .arg(format!("{:x}", claim.node.incarnation))
+            .arg(&*claim.protocol)
+            .arg(&*claim.address)
+            .number(claim.claimed_at.0)
+            .arg(claim.device.tenant.as_str())
+            .arg(claim.device.device.as_str())
+    }
+
+    fn end_call(&self, partition: Partition, node: &NodeRef) -> Call {
+        let base = self.link.keys.base(partition);
+        let inc = format!("{:x}", node.incarnation);
+        Call::new(format!("{base}n:{}:{inc}", node.id), &base, self.link.not_after())
+            .arg(node.id.as_str())
+            .arg(inc)
+            .arg("the node that held the connection is gone")
+            .number(millis(self.settings.device_retention))
+            .number(END_BATCH)
+    }
+
+    /// Tells watches that a partition has a new event. Where it is lost they find it a little later.
+    fn bell(&self, partition: Partition) -> redis::Cmd {
+        let mut bell = redis::cmd("PUBLISH");
+        bell.arg(self.link.keys.presence_channel()).arg(partition.number().to_string());
+        bell
+    }
+
+    async fn ring(&self) {
+        let mut pipe = redis::pipe();
+        pipe.add_command(self.bell(Partition::new(0)));
+        if let Err(error) = self.link.ask(RedisCommand::Publish, &mut pipe).await {
+            tracing::debug!(%error, "could not ring for presence events; watches look by themselves");
+        }
+    }
+
+    /// What is known of devices, in their order.
+    async fn records(&self, keys: Vec<DeviceKey>) -> Result<Vec<Option<DeviceRecord>>, StoreError> {
+        let mut pipe = redis::pipe();
+        for key in &keys {
+            pipe.cmd("HGETALL").arg(self.link.keys.session(key));
+            pipe.cmd("ZCARD").arg(self.link.keys.unfinished(key));
+        }
+        let mut found = self.link.ask(RedisCommand::Lookup, &mut pipe).await?.into_iter();
+        let live = self.liveness().await?;
+        let now = self.link.clock.now();
+        let mut records = Vec::with_capacity(keys.len());
+        for key in keys {
+            let (Some(fields), Some(pending)) = (found.next(), found.next()) else {
+                return Err(corrupt("Redis answered too little"));
+            };
+            let pending = Reply::new(Value::Array(vec![pending]))?.number()?;
+            records.push(record(key, Fields::new(fields)?, pending, &live, now)?);
+        }
+        Ok(records)
+    }
+
+    /// Up to `wanted` devices of a tenant from a place on, and the place after them.
+    async fn walk(
+        &self,
+        tenant: &TenantId,
+        place: Place,
+        wanted: usize,
+    ) -> Result<(Vec<DeviceKey>, Option<Place>), StoreError> {
+        let counts = self.counts(tenant, place.partition).await?;
+        let mut pipe = redis::pipe();
+        let (mut asked, mut expected) = (Vec::new(), 0);
+        for (partition, count) in counts {
+            let here = partition == place.partition;
+            if count == 0 || expected > wanted {
+                continue;
+            }
+            let from = match &place.after {
+                Some(after) if here => format!("({after}"),
+                _ => "-".into(),
+            };
+            pipe.cmd("ZRANGEBYLEX").arg(self.link.keys.devices(partition, tenant));
+            pipe.arg(from).arg("+").arg("LIMIT").arg(0).arg(wanted + 1);
+            asked.push(partition);
+            // How many of the first partition are behind is not known; of the others all are ahead.
+            expected += if here && place.after.is_some() { 0 } else { count };
+        }
+        let found = self.link.ask(RedisCommand::List, &mut pipe).await?;
+        let mut walked: Vec<(Partition, DeviceKey)> = Vec::new();
+        for (partition, members) in asked.into_iter().zip(found) {
+            let mut members = Reply::new(members)?;
+            while !members.is_done() {
+                let device = DeviceId::new(members.text()?).map_err(corrupt)?;
+                walked.push((partition, DeviceKey::new(tenant.clone(), device)));
+            }
+        }
+        let more = walked.len() > wanted;
+        walked.truncate(wanted);
+        let next = walked.last().filter(|_| more).map(|(partition, key)| Place {
+            partition: *partition,
+            after: Some(key.device.clone()),
+        });
+        Ok((walked.into_iter().map(|(_, key)| key).collect(), next))
+    }
+
+    async fn counts(
+        &self,
+        tenant: &TenantId,
+        from: Partition,
+    ) -> Result<Vec<(Partition, usize)>, StoreError> {
+        let partitions: Vec<_> = Partition::all().filter(|p| *p >= from).collect();
+        let mut pipe = redis::pipe();
+        for partition in &partitions {
+            pipe.cmd("ZCARD").arg(self.link.keys.devices(*partition, tenant));
+        }
+        let found = self.link.ask(RedisCommand::List, &mut pipe).await?;
+        let mut found = Reply::new(Value::Array(found))?;
+        let count = |partition| {
+            let count = found.number()?;
+            Ok((partition, usize::try_from(count).unwrap_or(usize::MAX)))
+        };
+        partitions.into_iter().map(count).collect()
+    }
+
+    /// Takes devices that are known no more out of their tenant's list. Failing is harmless.
+    async fn prune(&self, keys: &[DeviceKey], records: &[Option<DeviceRecord>]) {
+        let stale = keys.iter().zip(records).filter(|(_, record)| record.is_none());
+        let call = |key: &DeviceKey| {
+            let base = self.link.keys.base(Partition::of(key));
+            Call::new(self.link.keys.session(key), &base, self.link.not_after())
+                .arg(key.tenant.as_str())
+                .arg(key.device.as_str())
+        };
+        let calls: Vec<Call> = stale.map(|(key, _)| call(key)).collect();
+        if let Err(error) = self.link.run_all(&script::PRUNE, &calls).await {
+            tracing::debug!(%error, "could not prune forgotten devices");
+        }
+    }
+}
+
+/// How far a list has come: this partition up to this device.
+#[derive(Debug, Clone)]
+struct Place {
+    partition: Partition,
+    after: Option<DeviceId>,
+}
+
+// === impl Place ===
+
+impl Place {
+    fn parse(token: Option<&str>) -> Result<Self, StoreError> {
+        let Some(token) = token else {
+            return Ok(Self { partition: Partition::new(0), after: None });
+        };
+        let parts = token.split_once('.').and_then(|(partition, device)| {
+            Some((partition.parse().ok()?, DeviceId::new(device).ok()?))
+        });
+        let (partition, device) = parts
+            .ok_or_else(|| StoreError::Invalid("this page token is not one of this hub's".into()))?;
+        Ok(Self { partition: Partition::new(partition), after: Some(device) })
+    }
+
+    fn token(&self) -> String {
+        let after = self.after.as_ref().map_or("", |device| device.as_str());
+        format!("{}.{after}", self.partition.number())
+    }
+}
+
+pub(crate) fn session_id(text: &str) -> Result<SessionId, StoreError> {
+    text.parse().map_err(|error| corrupt(format!("{text:?}: {error}")))
+}
+
+/// A node and its incarnation, as they stand behind each other in answers.
+pub(crate) fn node_ref(reply: &mut Reply) -> Result<NodeRef, StoreError> {
+    parse_node(reply.text()?, &reply.text()?)
+}
+
+pub(crate) fn parse_node(id: String, incarnation: &str) -> Result<NodeRef, StoreError> {
+    let id = NodeId::new(id).map_err(corrupt)?;
+    let incarnation = u64::from_str_radix(incarnation, 16)
+        .map_err(|_| corrupt(format!("{incarnation:?} is no incarnation")))?;
+    Ok(NodeRef { id, incarnation })
+}
+
+/// How a connection ended, out of a record or an event.
+pub(crate) fn last_close(fields: &mut Fields, time: UnixMillis) -> Result<LastClose, StoreError> {
+    let who = fields.needed_text("w")?;
+    Ok(LastClose {
+        code: fields.needed("k")?,
+        reason: fields.needed_text("r")?.into(),
+        initiator: Initiator::parse(&who)
+            .ok_or_else(|| corrupt(format!("{who:?} is no initiator")))?,
+        time,
+    })
+}
+
+fn record(
+    device: DeviceKey,
+    mut fields: Fields,
+    pending: u64,
+    live: &Liveness,
+    now: UnixMillis,
+) -> Result<Option<DeviceRecord>, StoreError> {
+    if fields.is_empty() {
+        return Ok(None);
+    }
+    let session = session(&mut fields)?.filter(|session| live.is_live(&session.node, now));
+    let ended: Option<u64> = fields.parse("l")?;
+    let last_close = match ended {
+        Some(time) => Some(last_close(&mut fields, UnixMillis(time))?),
+        None => None,
+    };
+    let last_seen = match &session {
+        Some(_) => now,
+        None => UnixMillis(ended.unwrap_or_default()),
+    };
+    Ok(Some(DeviceRecord { device, session, last_seen, last_close, pending }))
+}
+
+fn session(fields: &mut Fields) -> Result<Option<SessionInfo>, StoreError> {
+    let Some(id) = fields.text("i")? else {
+        return Ok(None);
+    };
+    let node = fields.needed_text("n")?;
+    Ok(Some(SessionInfo {
+        session: session_id(&id)?,
+        node: parse_node(node, &fields.needed_text("g")?)?,
+        protocol: fields.needed_text("p")?.into(),
+        address: fields.needed_text("a")?.into(),
+        connected_at: UnixMillis(fields.needed("c")?),
+    }))
+}
