@@ -150,7 +150,8 @@ pub trait Mailboxes: Send + Sync + std::fmt::Debug {
         waiting: Option<&NodeId>,
     ) -> Result<Enqueued, StoreError>;
 
-    /// Hands the commands after `after` to the session: those dispatched to it already and not
+    /// Hands the commands after `after`, the `seq` that the session delivered last, to the session:
+    /// those dispatched to it already and not
     /// finished, then queued ones as far as the window is open. `Fenced` for a stale session.
     async fn read(
         &self,

@@ -537,3 +537,26 @@ pub async fn tenants_do_not_see_each_other<F: Future<Output = Fixture>>(
     let foreign = fx.store_a.mailboxes.read(&ours, session, 0).await;
     assert_eq!(foreign, Err(StoreError::Fenced));
 }
+
+pub async fn a_session_claimed_again_keeps_what_it_delivered<F: Future<Output = Fixture>>(
+    make: impl Fn(StoreSettings) -> F,
+) {
+    let fx = make(settings()).await.joined().await;
+    let key = device("d");
+    let held = claim(&fx.store_a, &key, &fx.a);
+    fx.store_a.sessions.claim(&held).await.unwrap();
+    let (first, _) = send(&fx, &key, "c1").await;
+    report(&fx, &key, held.session, "c1", &Report::Received).await;
+    // Swept by mistake of nobody: its node was silent for longer than its lease.
+    fx.store_b.sessions.release(&key, held.session, &close(&fx.store_b)).await.unwrap();
+    send(&fx, &key, "c2").await;
+    let again = fx.store_a.sessions.revalidate(std::slice::from_ref(&held)).await.unwrap();
+    assert_eq!(again, [crate::Revalidated::Reclaimed]);
+    let next = read(&fx, &key, held.session, first.seq).await;
+    assert_eq!(ids(&next), ["c2"], "the session has c1 and works on it");
+    assert_eq!(state(&fx, &key, "c1").await, S::Received);
+    let (_, dispatch) = send(&fx, &key, "c3").await;
+    assert_eq!(dispatch.map(|dispatch| dispatch.prev), Some(next[0].seq));
+    let ended = report(&fx, &key, held.session, "c1", &succeeded()).await;
+    assert!(matches!(ended, Reported::Applied { .. }), "{ended:?}");
+}

@@ -59,6 +59,34 @@ impl Due {
 // === impl Stored ===
 
 impl Stored {
+    fn new(
+        key: &DeviceKey,
+        spec: &CommandSpec,
+        seq: u64,
+        digest: [u8; 16],
+        now: UnixMillis,
+    ) -> Self {
+        let mut stored = Self {
+            command: Command {
+                device: key.clone(),
+                spec: spec.clone(),
+                seq,
+                state: CommandState::Queued,
+                attempt: 0,
+                session: None,
+                created: now,
+                transitions: Vec::new(),
+                progress: None,
+                result: None,
+            },
+            digest,
+            waiting: Vec::new(),
+            due: spec.expires,
+        };
+        stored.step(CommandState::Queued, now);
+        stored
+    }
+
     fn step(&mut self, state: CommandState, time: UnixMillis) {
         self.command.state = state;
         self.command.transitions.push(Transition { state, time });
@@ -211,6 +239,8 @@ impl Mailroom<'_> {
         let (now, settings) = (self.now, self.settings);
         let device = self.devices.get_mut(key).ok_or(StoreError::Fenced)?;
         device.check(session)?;
+        // After a session was claimed again the mark is gone, but what it delivered it has.
+        device.dispatched = device.dispatched.max(after);
         let mut batch = Batch { commands: Vec::new(), more: false, expired: Vec::new() };
         let later: Vec<_> =
             device.order.range(after + 1..).map(|(seq, id)| (*seq, id.clone())).collect();
@@ -381,36 +411,6 @@ impl Mailroom<'_> {
         };
         self.due.set(stored, next);
         finding
-    }
-}
-
-impl Stored {
-    fn new(
-        key: &DeviceKey,
-        spec: &CommandSpec,
-        seq: u64,
-        digest: [u8; 16],
-        now: UnixMillis,
-    ) -> Self {
-        let mut stored = Self {
-            command: Command {
-                device: key.clone(),
-                spec: spec.clone(),
-                seq,
-                state: CommandState::Queued,
-                attempt: 0,
-                session: None,
-                created: now,
-                transitions: Vec::new(),
-                progress: None,
-                result: None,
-            },
-            digest,
-            waiting: Vec::new(),
-            due: spec.expires,
-        };
-        stored.step(CommandState::Queued, now);
-        stored
     }
 }
 
