@@ -40,6 +40,8 @@ pub struct Caller {
 /// The API keys of a hub, as digests.
 pub struct ApiKeys {
     keys: Vec<(Sha256Digest, Caller)>,
+    /// Whom everybody is taken for, key or not: `--auth insecure` without a key file.
+    anyone: Option<Caller>,
 }
 
 type Sha256Digest = [u8; 32];
@@ -93,12 +95,25 @@ impl ApiKeys {
                 format!("has no key; {LINE_FORMAT}"),
             ));
         }
-        Ok(Self { keys })
+        Ok(Self { keys, anyone: None })
     }
 
     /// One key for caller `default` of tenant `default`: what `demo` uses.
     pub fn single(key: &str) -> Result<Self, KeyFileError> {
         Self::parse(key, "the API key")
+    }
+
+    /// Believes every caller, with any key or none, to be `anyone` of tenant `default`: for
+    /// `--auth insecure`, on loopback.
+    pub fn insecure() -> Self {
+        let anyone = Caller {
+            name: "anyone".into(),
+            tenant: TenantId::default(),
+        };
+        Self {
+            keys: vec![],
+            anyone: Some(anyone),
+        }
     }
 
     /// Whose key this is. Takes the same time whichever key matches, and if none does.
@@ -121,13 +136,16 @@ impl ApiKeys {
 
     /// Whose key the value of an `authorization` entry carries; `None` is a call without one.
     pub fn authenticate_bearer(&self, authorization: Option<&[u8]>) -> Result<Caller, AuthError> {
+        if let Some(anyone) = &self.anyone {
+            return Ok(anyone.clone());
+        }
         let value = authorization.ok_or(AuthError::Missing {
             expected: "send `authorization: Bearer <key>` with one of the hub's API keys",
         })?;
         self.authenticate(crate::bearer(value)?)
     }
 
-    /// How many keys there are; never zero.
+    /// How many keys there are; zero only for [`ApiKeys::insecure`].
     pub fn count(&self) -> usize {
         self.keys.len()
     }

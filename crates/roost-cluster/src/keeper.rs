@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use roost_types::NodeId;
+use roost_types::{CommandState, NodeId};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +30,11 @@ pub struct Keeper {
     length: Duration,
     sweep_every: Duration,
     holder: Option<Arc<dyn SessionHolder>>,
+    on_end: Option<OnEnd>,
 }
+
+/// Told the final state of each command that a sweep ended: for counting.
+type OnEnd = Box<dyn Fn(CommandState) + Send + Sync>;
 
 // === impl Keeper ===
 
@@ -50,7 +54,14 @@ impl Keeper {
         holder: Option<Arc<dyn SessionHolder>>,
     ) -> Self {
         let sweep_every = (length / 5).clamp(Duration::from_millis(100), Duration::from_secs(5));
-        Self { store, info, lease, length, sweep_every, holder }
+        Self { store, info, lease, length, sweep_every, holder, on_end: None }
+    }
+
+    /// Calls `count` with the final state of each command that this node's sweeps end.
+    #[must_use]
+    pub fn on_end(mut self, count: impl Fn(CommandState) + Send + Sync + 'static) -> Self {
+        self.on_end = Some(Box::new(count));
+        self
     }
 
     /// The first heartbeat, before anything is served: an error says why this node cannot join.
@@ -140,6 +151,9 @@ impl Keeper {
     async fn act_on(&self, finding: SweepFinding) -> Result<(), StoreError> {
         match finding {
             SweepFinding::Expired { command, waiting } => {
+                if let Some(count) = &self.on_end {
+                    count(command.state);
+                }
                 let event = NodeEvent::CommandUpdate(command);
                 tell(&self.store, &waiting, &event).await
             }
@@ -162,9 +176,7 @@ async fn tell(store: &Store, nodes: &[NodeId], event: &NodeEvent) -> Result<(), 
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use roost_types::{
-        CommandId, CommandSpec, CommandState, DeviceId, DeviceKey, SessionId, TenantId,
-    };
+    use roost_types::{CommandId, CommandSpec, DeviceId, DeviceKey, SessionId, TenantId};
 
     use super::*;
     use crate::{

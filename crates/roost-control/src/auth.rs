@@ -32,5 +32,6 @@ impl Interceptor for Authenticate {
 pub(crate) fn caller<T>(request: &Request<T>) -> Result<Caller, Refusal> {
     let caller = request.extensions().get::<Caller>().cloned();
     // A service that was mounted without the check must not act for anybody.
-    caller.ok_or_else(|| Refusal::new(ErrorCode::CredentialMissing, "the call was not authenticated"))
+    caller
+        .ok_or_else(|| Refusal::new(ErrorCode::CredentialMissing, "the call was not authenticated"))
 }

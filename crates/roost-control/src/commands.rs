@@ -18,6 +18,8 @@ use crate::refusal::{Refusal, all_of};
 
 /// How many commands are read from the store at once, so that a page is bounded in bytes too.
 const READ_COMMANDS: usize = 8;
+/// How often the store is read for one page at the most, should it give empty pages.
+const MAX_READS: usize = 150;
 /// A page of commands ends once it has as many payload bytes: clients refuse 4 MiB by default.
 const PAGE_BYTES: usize = 2 << 20;
 
@@ -46,9 +48,7 @@ impl CommandService for Commands {
         let found = self.0.store.mailboxes.get(&device, &wanted.command, None);
         let found = self.0.read(found).await?;
         let command = found.as_ref().ok_or_else(no_such_command)?;
-        Ok(Response::new(v1::GetCommandResponse {
-            command: Some(command.into()),
-        }))
+        Ok(Response::new(v1::GetCommandResponse { command: Some(command.into()) }))
     }
 
     async fn list_commands(
@@ -85,17 +85,13 @@ impl Commands {
         })?;
         let device = DeviceKey::new(caller.tenant.clone(), asked.device);
         // Before the command exists, or its first updates would find nobody.
-        let waiter = asked
-            .wait
-            .map(|wait| (wait, self.0.waiters.register(&device, &asked.spec.id)));
+        let waiter =
+            asked.wait.map(|wait| (wait, self.0.waiters.register(&device, &asked.spec.id)));
         let (command, already_existed) = self.accept(device, asked.spec, waiter.is_some()).await?;
         let had_ended = command.state.is_terminal();
         let followed = match waiter {
             Some((wait, waiter)) => self.0.follow(waiter, command, wait, started).await,
-            None => Followed {
-                command,
-                timed_out: false,
-            },
+            None => Followed { command, timed_out: false },
         };
         if !had_ended && followed.command.result.is_some() {
             guard.answered();
@@ -113,8 +109,8 @@ impl Commands {
         Ok(SendCommand::from_request(request, now, most)?)
     }
 
-    /// Accepts in a task of its own: a caller who goes away half way leaves no command that is stored
-    /// and not pushed.
+    /// Accepts to the end even if the caller goes away half way, or a command could be stored and not
+    /// pushed.
     async fn accept(
         &self,
         device: DeviceKey,
@@ -123,11 +119,7 @@ impl Commands {
     ) -> Result<(Command, bool), Refusal> {
         let control = Arc::clone(&self.0);
         let task = async move { control.enqueue(&device, &spec, awaited).await };
-        let accepted = self.0.tasks.spawn(task).await;
-        accepted.unwrap_or_else(|error| {
-            tracing::error!(%error, "a command's acceptance broke off");
-            Err(Refusal::new(ErrorCode::Internal, "the hub made a mistake; its log has more"))
-        })
+        self.0.to_its_end(task).await
     }
 
     async fn list(
@@ -143,7 +135,7 @@ impl Commands {
         let device = DeviceKey::new(caller.tenant.clone(), device);
         let mut token = page_token(&request.page_token);
         let (mut commands, mut bytes) = (Vec::new(), 0);
-        loop {
+        for _ in 0..MAX_READS {
             let size = READ_COMMANDS.min(wanted - commands.len());
             let page = PageRequest { size, token };
             let listed = self.0.store.mailboxes.list(&device, state, &page);
@@ -155,10 +147,7 @@ impl Commands {
                 break;
             }
         }
-        Ok(v1::ListCommandsResponse {
-            commands,
-            next_page_token: token.unwrap_or_default(),
-        })
+        Ok(v1::ListCommandsResponse { commands, next_page_token: token.unwrap_or_default() })
     }
 
     async fn cancel(
@@ -168,17 +157,10 @@ impl Commands {
     ) -> Result<v1::CancelCommandResponse, Refusal> {
         let device = DeviceKey::new(caller.tenant.clone(), wanted.device);
         let control = Arc::clone(&self.0);
-        // In a task of its own for the same reason as an acceptance: who waits is to be told.
+        // To its end, or who waits for the command would not be told.
         let task = async move { control.cancel(&device, &wanted.command).await };
-        let cancelled = self.0.tasks.spawn(task).await;
-        let (outcome, command) = cancelled.unwrap_or_else(|error| {
-            tracing::error!(%error, "a cancellation broke off");
-            Err(Refusal::new(ErrorCode::Internal, "the hub made a mistake; its log has more"))
-        })?;
-        Ok(v1::CancelCommandResponse {
-            outcome: outcome.into(),
-            command: Some((&command).into()),
-        })
+        let (outcome, command) = self.0.to_its_end(task).await?;
+        Ok(v1::CancelCommandResponse { outcome: outcome.into(), command: Some((&command).into()) })
     }
 }
 
@@ -248,11 +230,8 @@ impl Control {
             }
             Cancelled::TooLate { command, forward } => {
                 if let Some((session, node)) = forward {
-                    let event = NodeEvent::Cancel {
-                        device: device.clone(),
-                        session,
-                        command: id.clone(),
-                    };
+                    let event =
+                        NodeEvent::Cancel { device: device.clone(), session, command: id.clone() };
                     self.nudge(self.store.bus.send(&node, &event)).await;
                 }
                 Ok((v1::CancelOutcome::TooLate, *command))
@@ -286,9 +265,10 @@ fn outcome(code: ErrorCode) -> CommandOutcome {
     match code {
         ErrorCode::QueueFull => CommandOutcome::QueueFull,
         ErrorCode::Indeterminate => CommandOutcome::Indeterminate,
-        ErrorCode::NotEnqueued | ErrorCode::StoreFull | ErrorCode::Unavailable | ErrorCode::Internal => {
-            CommandOutcome::NotEnqueued
-        }
+        ErrorCode::NotEnqueued
+        | ErrorCode::StoreFull
+        | ErrorCode::Unavailable
+        | ErrorCode::Internal => CommandOutcome::NotEnqueued,
         _ => CommandOutcome::Invalid,
     }
 }

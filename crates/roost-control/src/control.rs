@@ -95,6 +95,17 @@ impl Control {
         })
     }
 
+    /// Runs what must not be left half done in a task of its own: it goes on when the caller goes away.
+    pub(crate) async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.tasks.spawn(work).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a call's work broke off");
+            Err(Refusal::new(ErrorCode::Internal, "the hub made a mistake; its log has more"))
+        })
+    }
+
     /// Tells a node something that it can do without: what gets lost is found by a sweep, or read by
     /// whoever waits for it.
     pub(crate) async fn nudge(&self, sent: impl Future<Output = Result<(), StoreError>>) {

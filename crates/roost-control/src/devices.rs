@@ -39,9 +39,7 @@ impl DeviceService for Devices {
         let caller = caller(&request)?;
         let device = device_id(&request.get_ref().device_id).map_err(Refusal::from)?;
         let record = self.find(&DeviceKey::new(caller.tenant, device)).await?;
-        Ok(Response::new(v1::GetDeviceResponse {
-            device: Some(shown::device(&record)),
-        }))
+        Ok(Response::new(v1::GetDeviceResponse { device: Some(shown::device(&record)) }))
     }
 
     async fn list_devices(
@@ -96,10 +94,7 @@ impl Devices {
             return Ok(v1::ListDevicesResponse::default());
         }
         let online = presence.map(|presence| presence == Presence::Online);
-        let filter = DeviceFilter {
-            online: online.or(node.is_some().then_some(true)),
-            node,
-        };
+        let filter = DeviceFilter { online: online.or(node.is_some().then_some(true)), node };
         let token = page_token(&request.page_token);
         let page = PageRequest { size, token };
         let listed = self.0.store.sessions.list(&caller.tenant, &filter, &page);
@@ -122,19 +117,15 @@ impl Devices {
         ))?;
         let device = DeviceKey::new(caller.tenant, device);
         let record = self.find(&device).await?;
-        let session = record.session.filter(|session| only.is_none_or(|only| only == session.session));
+        let session =
+            record.session.filter(|session| only.is_none_or(|only| only == session.session));
         let Some(session) = session else {
             return Ok(v1::DisconnectDeviceResponse { session: None });
         };
-        let event = NodeEvent::Disconnect {
-            device,
-            session: session.session,
-            reason: reason.into(),
-        };
+        let event =
+            NodeEvent::Disconnect { device, session: session.session, reason: reason.into() };
         self.0.change(self.0.store.bus.send(&session.node, &event)).await?;
-        Ok(v1::DisconnectDeviceResponse {
-            session: Some(shown::session(&session)),
-        })
+        Ok(v1::DisconnectDeviceResponse { session: Some(shown::session(&session)) })
     }
 }
 

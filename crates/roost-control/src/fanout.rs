@@ -60,7 +60,11 @@ impl Fanout {
     }
 
     /// Adds a stream for these filters, which are different from each other.
-    pub(crate) fn listen(self: &Arc<Self>, tenant: &TenantId, filters: Vec<TopicFilter>) -> Listener {
+    pub(crate) fn listen(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        filters: Vec<TopicFilter>,
+    ) -> Listener {
         let outlet = Arc::new(Outlet::new(self.max_messages, self.max_bytes));
         let mut streams = self.streams.lock();
         streams.last_stream += 1;
@@ -69,16 +73,9 @@ impl Fanout {
         let trie = streams.filters.entry(tenant.clone()).or_default();
         for filter in &filters {
             let outlet = Arc::clone(&outlet);
-            trie.get_or_insert_with(filter, Vec::new)
-                .push(Stream { number, outlet });
+            trie.get_or_insert_with(filter, Vec::new).push(Stream { number, outlet });
         }
-        Listener {
-            fanout: Arc::clone(self),
-            tenant: tenant.clone(),
-            filters,
-            number,
-            outlet,
-        }
+        Listener { fanout: Arc::clone(self), tenant: tenant.clone(), filters, number, outlet }
     }
 
     /// Hands a message to each stream that wants it, once.

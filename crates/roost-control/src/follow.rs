@@ -70,7 +70,9 @@ impl Control {
         let found = mailboxes.get(&command.device, &command.spec.id, Some(node));
         match self.read(found).await {
             Ok(Some(found)) => take_newer(command, found),
-            Ok(None) => tracing::debug!(command.id = %command.spec.id, "an awaited command is gone"),
+            Ok(None) => {
+                tracing::debug!(command.id = %command.spec.id, "an awaited command is gone");
+            }
             Err(refusal) => tracing::debug!(?refusal, "could not look at an awaited command"),
         }
     }
@@ -85,9 +87,7 @@ impl Control {
 /// Whether the command stands where the caller wants it, or has been there before it was queued again.
 fn has_reached(command: &Command, wait: Wait) -> bool {
     let steps = command.transitions.iter().map(|step| step.state);
-    steps
-        .chain([command.state])
-        .any(|state| state.satisfies(wait.until))
+    steps.chain([command.state]).any(|state| state.satisfies(wait.until))
 }
 
 fn take_newer(known: &mut Command, seen: Command) {

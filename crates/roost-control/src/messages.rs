@@ -99,9 +99,7 @@ impl Messages {
         }
         let published = self.0.store.bus.publish(&caller.tenant, Arc::new(message));
         self.0.change(published).await?;
-        Ok(v1::PublishResponse {
-            time: Some(timestamp_out(now)),
-        })
+        Ok(v1::PublishResponse { time: Some(timestamp_out(now)) })
     }
 
     /// Subscribes in a task of its own, since the switchboard's count is right only if each
@@ -120,18 +118,15 @@ impl Messages {
             counted: Vec::with_capacity(filters.len()),
             listener,
         };
-        let task = self.0.tasks.spawn(subscription.confirm(filters));
-        match timeout(CONFIRM_DEADLINE, task).await {
-            Ok(Ok(confirmed)) => confirmed.map_err(|error| Refusal::of_read(&error)),
-            Ok(Err(error)) => {
-                tracing::error!(%error, "a subscription broke off");
-                Err(Refusal::new(ErrorCode::Internal, "the hub made a mistake; its log has more"))
-            }
-            Err(_) => {
-                let what = "the store did not confirm the subscriptions in time";
-                Err(Refusal::new(ErrorCode::Unavailable, what))
-            }
-        }
+        let work = async move {
+            let confirmed = subscription.confirm(filters).await;
+            confirmed.map_err(|error| Refusal::of_read(&error))
+        };
+        let confirmed = timeout(CONFIRM_DEADLINE, self.0.to_its_end(work)).await;
+        confirmed.unwrap_or_else(|_| {
+            let what = "the store did not confirm the subscriptions in time";
+            Err(Refusal::new(ErrorCode::Unavailable, what))
+        })
     }
 }
 
@@ -192,11 +187,9 @@ impl Following {
     fn event(&self, item: Item) -> Event {
         let (dropped_count, cause, reason) = match item {
             Item::Message(message) => return Event::Message((&*message).into()),
-            Item::Gap(Some(dropped)) => (
-                Some(dropped),
-                GapCause::Dropped,
-                "the stream was read too slowly",
-            ),
+            Item::Gap(Some(dropped)) => {
+                (Some(dropped), GapCause::Dropped, "the stream was read too slowly")
+            }
             Item::Gap(None) => (None, GapCause::Bus, "the hub's own connection was interrupted"),
         };
         self.subscription.control.edge_metrics.gaps.inc(cause);

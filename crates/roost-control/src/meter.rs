@@ -1,5 +1,5 @@
-//! Counts every RPC, by method and status, around all services. What the metrics mean is in
-//! `roost-telemetry`.
+//! Around all services: counts every RPC, by method and status, and says in the hub's own words what
+//! the gRPC library refused by itself. What the metrics mean is in `roost-telemetry`.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -7,23 +7,28 @@ use std::task::{Context, Poll};
 use http_body_util::BodyExt as _;
 use roost_telemetry::metrics::labels::{GrpcCode, GrpcMethod};
 use roost_telemetry::metrics::{ControlMetrics, RpcGuard};
+use roost_types::ErrorCode;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, Request, Response};
 use tonic::codegen::{BoxFuture, Service};
+
+use crate::refusal::Refusal;
 
 /// A service, counted.
 #[derive(Debug, Clone)]
 pub(crate) struct Metered<S> {
     inner: S,
     metrics: Arc<ControlMetrics>,
+    /// The most bytes that a request may have.
+    limit: usize,
 }
 
 // === impl Metered ===
 
 impl<S> Metered<S> {
-    pub(crate) fn new(inner: S, metrics: Arc<ControlMetrics>) -> Self {
-        Self { inner, metrics }
+    pub(crate) fn new(inner: S, metrics: Arc<ControlMetrics>, limit: usize) -> Self {
+        Self { inner, metrics, limit }
     }
 }
 
@@ -45,8 +50,18 @@ where
         // Dropped before it is finished, the guard counts a call that its caller gave up.
         let guard = self.metrics.rpc_started(method);
         let answer = self.inner.call(request);
-        Box::pin(async move { Ok(count(answer.await?, guard)) })
+        let limit = self.limit;
+        Box::pin(async move { Ok(count(explain(answer.await?, limit), guard)) })
     }
+}
+
+/// A request over the limit is not read, so that no service could refuse it with a reason.
+fn explain(response: Response<Body>, limit: usize) -> Response<Body> {
+    if code(response.headers()) != Some(GrpcCode::OutOfRange) {
+        return response;
+    }
+    let what = format!("the request has more than {limit} bytes, all in all");
+    Status::from(Refusal::new(ErrorCode::PayloadTooLarge, what)).into_http()
 }
 
 /// Finishes the guard with the status: of the headers where there is nothing but a status, else of

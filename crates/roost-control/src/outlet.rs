@@ -56,12 +56,7 @@ struct Queue {
 
 impl Outlet {
     pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Self {
-        Self {
-            queue: Mutex::default(),
-            ready: Notify::new(),
-            max_messages,
-            max_bytes,
-        }
+        Self { queue: Mutex::default(), ready: Notify::new(), max_messages, max_bytes }
     }
 
     /// Takes a message that has the number `number` among all that this node fans out, if there is

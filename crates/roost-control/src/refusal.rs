@@ -27,11 +27,7 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            fields: Vec::new(),
-        }
+        Self { code, message: message.into(), fields: Vec::new() }
     }
 
     /// The same about one field of the request.
@@ -46,11 +42,7 @@ impl Refusal {
             .map(|violation| (violation.field.clone(), violation.description.clone()))
             .collect();
         let texts: Vec<_> = fields.iter().map(|(field, what)| format!("{field}: {what}")).collect();
-        Self {
-            code,
-            message: texts.join("; "),
-            fields,
-        }
+        Self { code, message: texts.join("; "), fields }
     }
 
     /// A store that could not be read. Nothing was to be stored, so the difference between "not
@@ -104,7 +96,8 @@ impl From<Violations> for Refusal {
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let code = Code::from_i32(refusal.code.grpc_code());
-        let mut details = ErrorDetails::with_error_info(refusal.code.as_str(), DOMAIN, HashMap::new());
+        let mut details =
+            ErrorDetails::with_error_info(refusal.code.as_str(), DOMAIN, HashMap::new());
         if refusal.code.retryable() {
             details.set_retry_info(Some(retry_after(refusal.code)));
         }
@@ -165,7 +158,8 @@ mod tests {
 
     #[test]
     fn fields_are_listed_where_the_argument_is_wrong() {
-        let status = Status::from(Refusal::new(ErrorCode::CursorInvalid, "not ours").at("page_token"));
+        let status =
+            Status::from(Refusal::new(ErrorCode::CursorInvalid, "not ours").at("page_token"));
         let request = status.get_details_bad_request().unwrap();
         assert_eq!(request.field_violations[0].field, "page_token");
         assert_eq!(request.field_violations[0].description, "not ours");

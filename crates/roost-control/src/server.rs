@@ -56,7 +56,7 @@ pub enum ServeError {
 // === impl Control ===
 
 impl Control {
-    /// Serves a listener until told to stop, and then ends in order: health turns to NOT_SERVING and
+    /// Serves a listener until told to stop, and then ends in order: health turns to `NOT_SERVING` and
     /// streams end with UNAVAILABLE at once, waits for commands are answered with what is known after
     /// half of `drain`, and whatever is left after all of it is dropped. To be called once.
     ///
@@ -68,10 +68,10 @@ impl Control {
     ) -> Result<(), ServeError> {
         let (reporter, health) = tonic_health::server::health_reporter();
         let routes = self.routes()?.add_service(health);
-        let service = Metered::new(routes.prepare(), Arc::clone(&self.metrics));
-        let incoming = TcpIncoming::from(listener)
-            .with_nodelay(Some(true))
-            .with_keepalive(Some(PING_AFTER));
+        let service =
+            Metered::new(routes.prepare(), Arc::clone(&self.metrics), self.request_limit());
+        let incoming =
+            TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(PING_AFTER));
         let served = Server::builder()
             .http2_keepalive_interval(Some(PING_AFTER))
             .http2_keepalive_timeout(Some(PING_TIMEOUT))
@@ -103,7 +103,7 @@ impl Control {
     fn routes(self: &Arc<Self>) -> Result<Routes, ServeError> {
         let keys = Arc::clone(&self.keys);
         let check = Authenticate { keys };
-        let limit = self.config.max_payload + REQUEST_OVERHEAD;
+        let limit = self.request_limit();
         let commands = CommandServiceServer::new(Commands(Arc::clone(self)));
         let devices = DeviceServiceServer::new(Devices(Arc::clone(self)));
         let messages = MessageServiceServer::new(Messages(Arc::clone(self)));
@@ -115,7 +115,8 @@ impl Control {
                 .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
-        let failed = |error: tonic_reflection::server::Error| ServeError::Reflection(error.to_string());
+        let failed =
+            |error: tonic_reflection::server::Error| ServeError::Reflection(error.to_string());
         Ok(Routes::new(InterceptedService::new(commands, check.clone()))
             .add_service(InterceptedService::new(devices, check.clone()))
             .add_service(InterceptedService::new(messages, check.clone()))
@@ -123,6 +124,11 @@ impl Control {
             .add_service(reflection().build_v1().map_err(failed)?)
             // Older tools know only this one.
             .add_service(reflection().build_v1alpha().map_err(failed)?))
+    }
+
+    /// The most bytes that a request may have: beyond it nothing is read.
+    fn request_limit(&self) -> usize {
+        self.config.max_payload + REQUEST_OVERHEAD
     }
 
     /// Ends when the time for a shutdown is over; before that, tells all who wait to come to an end.
@@ -166,11 +172,7 @@ async fn stop_or(changed: impl Future<Output = ()>, stop: &CancellationToken) {
 }
 
 async fn report(reporter: &HealthReporter, serving: bool) {
-    let status = if serving {
-        ServingStatus::Serving
-    } else {
-        ServingStatus::NotServing
-    };
+    let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
     for service in [
         // The whole server.
         "",

@@ -2,7 +2,8 @@
 //! by `roost-proto`.
 
 use roost_cluster::{
-    DeviceRecord, Initiator, LastClose, NodeInfo, NodeRecord, PresenceEvent, PresenceKind, SessionInfo,
+    DeviceRecord, Initiator, LastClose, NodeInfo, NodeRecord, PresenceEvent, PresenceKind,
+    SessionInfo,
 };
 use roost_proto::control::v1;
 use roost_proto::convert::timestamp_out;
@@ -52,11 +53,7 @@ fn kind(kind: PresenceKind) -> v1::DeviceEventType {
 }
 
 fn presence(online: bool) -> v1::Presence {
-    if online {
-        v1::Presence::Online
-    } else {
-        v1::Presence::Offline
-    }
+    if online { v1::Presence::Online } else { v1::Presence::Offline }
 }
 
 fn last_close(close: &LastClose) -> v1::LastClose {
@@ -74,15 +71,7 @@ fn last_close(close: &LastClose) -> v1::LastClose {
 }
 
 pub(crate) fn node(record: &NodeRecord) -> v1::Node {
-    let NodeInfo {
-        node,
-        roles,
-        version,
-        address,
-        started,
-        devices,
-        draining,
-    } = &record.info;
+    let NodeInfo { node, roles, version, address, started, devices, draining } = &record.info;
     let edge = roles.edge.then_some(v1::NodeRole::Edge);
     let control = roles.control.then_some(v1::NodeRole::Control);
     let state = match (record.live, draining) {

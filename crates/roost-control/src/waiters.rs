@@ -57,10 +57,7 @@ impl Waiters {
             }
             Entry::Vacant(entry) => {
                 let (sender, receiver) = watch::channel(None);
-                entry.insert(Awaited {
-                    waiters: 1,
-                    latest: sender,
-                });
+                entry.insert(Awaited { waiters: 1, latest: sender });
                 receiver
             }
         };
@@ -178,7 +175,9 @@ mod tests {
         waiters.update(&sent);
         for waiter in [&mut one, &mut two] {
             let heard = waiter.hear().await;
-            assert!(matches!(heard, Heard::Update(command) if command.state == CommandState::Succeeded));
+            assert!(
+                matches!(heard, Heard::Update(command) if command.state == CommandState::Succeeded)
+            );
         }
         drop(one);
         assert_eq!(waiters.len(), 1);

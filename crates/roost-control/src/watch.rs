@@ -1,4 +1,4 @@
-//! One WatchDevices stream: the snapshot, `synced`, then events as they come. What an event looks
+//! One `WatchDevices` stream: the snapshot, `synced`, then events as they come. What an event looks
 //! like is in `shown.rs`.
 
 use std::sync::Arc;
@@ -46,17 +46,13 @@ pub(crate) async fn open(
     request: v1::WatchDevicesRequest,
 ) -> Result<ReceiverStream<Result<WatchDevicesResponse, Status>>, Refusal> {
     let cursor = (!request.snapshot && !request.cursor.is_empty()).then_some(request.cursor);
-    let watched = control.store.sessions.watch(&tenant, cursor.as_deref());
-    let items = control.read(watched).await.map_err(|refusal| match refusal.code {
+    let opened = control.store.sessions.watch(&tenant, cursor.as_deref());
+    let items = control.read(opened).await.map_err(|refusal| match refusal.code {
         ErrorCode::CursorInvalid => refusal.at("cursor"),
         _ => refusal,
     })?;
     let (out, stream) = mpsc::channel(QUEUE);
-    let watcher = Watcher {
-        control: Arc::clone(control),
-        tenant,
-        out,
-    };
+    let watcher = Watcher { control: Arc::clone(control), tenant, out };
     control.tasks.spawn(watcher.run(request.snapshot, cursor, items));
     Ok(ReceiverStream::new(stream))
 }
@@ -121,10 +117,7 @@ impl Watcher {
     }
 
     async fn snapshot(&self) -> Result<(), Stopped> {
-        let filter = DeviceFilter {
-            online: Some(true),
-            node: None,
-        };
+        let filter = DeviceFilter { online: Some(true), node: None };
         let mut token = None;
         loop {
             let size = SNAPSHOT_PAGE;

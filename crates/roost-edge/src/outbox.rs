@@ -62,10 +62,8 @@ impl Outbox {
     /// Begins with the rest of a frame of which the socket took `taken` bytes.
     pub(crate) fn beginning_with(mut frame: Bytes, taken: usize) -> Self {
         frame.advance(taken);
-        let mut outbox = Self {
-            begun: taken > 0,
-            ..Self::default()
-        };
+        let mut outbox = Self::default();
+        outbox.begun = taken > 0;
         outbox.push(frame);
         outbox
     }
@@ -91,7 +89,9 @@ impl Outbox {
         while !self.queue.is_empty() {
             let slices: SmallVec<[IoSlice<'_>; BATCH]> =
                 self.queue.iter().take(BATCH).map(|frame| IoSlice::new(frame)).collect();
-            match transport.try_write_vectored(&slices) {
+            let written = transport.try_write_vectored(&slices);
+            drop(slices);
+            match written {
                 Ok(taken) => self.take(taken),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(Written::Some);

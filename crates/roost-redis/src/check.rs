@@ -25,15 +25,16 @@ pub(crate) async fn check(
 ) -> Result<Facts, StartError> {
     let asked = Instant::now();
     let (seconds, micros): (u64, u64) =
-        redis::cmd("TIME").query_async(connection).await.map_err(unreachable)?;
+        redis::cmd("TIME").query_async(connection).await.map_err(|error| unreachable(&error))?;
     clock.set(asked, UnixMillis(seconds * 1_000 + micros / 1_000));
-    let info: String = redis::cmd("INFO").query_async(connection).await.map_err(unreachable)?;
+    let info: String =
+        redis::cmd("INFO").query_async(connection).await.map_err(|error| unreachable(&error))?;
     judge_info(&info)?;
     let epoch = meta(connection, keys).await?;
     Ok(Facts { epoch })
 }
 
-fn unreachable(error: redis::RedisError) -> StartError {
+fn unreachable(error: &redis::RedisError) -> StartError {
     StartError::Unreachable(error.to_string())
 }
 
@@ -58,7 +59,9 @@ fn judge_info(info: &str) -> Result<(), StartError> {
         return Err(StartError::Eviction { policy });
     }
     if line(info, "aof_enabled") == Some("0") {
-        tracing::debug!("this Redis has no append-only file: what was accepted may not survive its restart");
+        tracing::debug!(
+            "this Redis has no append-only file: what was accepted may not survive its restart"
+        );
     }
     Ok(())
 }
@@ -67,8 +70,9 @@ fn judge_info(info: &str) -> Result<(), StartError> {
 async fn meta(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<u64, StartError> {
     let mut read = redis::cmd("HMGET");
     read.arg(keys.meta()).arg("partitions").arg("layout").arg("epoch");
-    let mut found: Vec<Value> = read.query_async(connection).await.map_err(unreachable)?;
-    if found.iter().any(|value| *value == Value::Nil) {
+    let mut found: Vec<Value> =
+        read.query_async(connection).await.map_err(|error| unreachable(&error))?;
+    if found.contains(&Value::Nil) {
         let epoch = getrandom::u32().unwrap_or(0);
         let mut write = redis::pipe();
         for (name, value) in
@@ -76,8 +80,8 @@ async fn meta(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<u64
         {
             write.cmd("HSETNX").arg(keys.meta()).arg(name).arg(value).ignore();
         }
-        write.exec_async(connection).await.map_err(unreachable)?;
-        found = read.query_async(connection).await.map_err(unreachable)?;
+        write.exec_async(connection).await.map_err(|error| unreachable(&error))?;
+        found = read.query_async(connection).await.map_err(|error| unreachable(&error))?;
     }
     let number = |value: &Value| redis::from_redis_value_ref::<u64>(value).ok();
     let (partitions, layout, epoch) = match found.as_slice() {

@@ -6,8 +6,8 @@ use roost_cluster::{NodeEvent, StoreError};
 use roost_proto::internal::v1 as wire;
 use roost_types::{
     Command, CommandId, CommandResult, CommandSpec, CommandState, DeviceId, DeviceKey, Headers,
-    Message, NodeId, Origin, Payload, PayloadKind, Position, Progress, Qos, ResultStatus, SessionId,
-    TenantId, Topic, Transition, UnixMillis,
+    Message, NodeId, Origin, Payload, PayloadKind, Position, Progress, Qos, ResultStatus,
+    SessionId, TenantId, Topic, Transition, UnixMillis,
 };
 
 use crate::error::corrupt;
@@ -131,7 +131,11 @@ pub(crate) fn read_body(bytes: Vec<u8>, id: CommandId, expires: UnixMillis) -> R
     spec(Some(body), id, expires)
 }
 
-fn spec(body: Option<wire::CommandBody>, id: CommandId, expires: UnixMillis) -> Result<CommandSpec> {
+fn spec(
+    body: Option<wire::CommandBody>,
+    id: CommandId,
+    expires: UnixMillis,
+) -> Result<CommandSpec> {
     let body = body.ok_or_else(|| corrupt("a command without a body"))?;
     Ok(CommandSpec {
         id,
@@ -198,10 +202,8 @@ pub(crate) fn read_result(bytes: Vec<u8>) -> Result<CommandResult> {
 // --- commands and messages in full ---
 
 fn command(command: &Command) -> wire::Command {
-    let step = |step: &Transition| wire::Step {
-        state: state_number(step.state),
-        time_ms: step.time.0,
-    };
+    let step =
+        |step: &Transition| wire::Step { state: state_number(step.state), time_ms: step.time.0 };
     wire::Command {
         device: Some(device(&command.device)),
         id: command.spec.id.to_string(),
@@ -263,7 +265,9 @@ pub(crate) fn publication(
 
 pub(crate) fn read_publication(found: wire::Publication) -> Result<(TenantId, Message)> {
     let from = match found.from {
-        Some(wire::publication::From::Device(id)) => Origin::Device(DeviceId::new(id).map_err(corrupt)?),
+        Some(wire::publication::From::Device(id)) => {
+            Origin::Device(DeviceId::new(id).map_err(corrupt)?)
+        }
         Some(wire::publication::From::Service(name)) => Origin::Service(name.into()),
         None => return Err(corrupt("a publication from nobody")),
     };
@@ -290,10 +294,9 @@ pub(crate) fn event(event: &NodeEvent) -> wire::node_envelope::Kind {
             command: Some(command(found)),
             prev: *prev,
         }),
-        NodeEvent::Drain { device: key, session } => Kind::Drain(wire::Drain {
-            device: Some(device(key)),
-            session: session_bytes(*session),
-        }),
+        NodeEvent::Drain { device: key, session } => {
+            Kind::Drain(wire::Drain { device: Some(device(key)), session: session_bytes(*session) })
+        }
         NodeEvent::Cancel { device: key, session, command } => Kind::Cancel(wire::Cancel {
             device: Some(device(key)),
             session: session_bytes(*session),
@@ -341,9 +344,7 @@ pub(crate) fn read_event(kind: wire::node_envelope::Kind) -> Result<Option<NodeE
             session: session(&found.session)?,
             by: NodeId::new(found.by).map_err(corrupt)?,
         },
-        Kind::ReplacedDone(found) => {
-            NodeEvent::ReplacedDone { session: session(&found.session)? }
-        }
+        Kind::ReplacedDone(found) => NodeEvent::ReplacedDone { session: session(&found.session)? },
         Kind::Disconnect(found) => NodeEvent::Disconnect {
             device: device_key(found.device)?,
             session: session(&found.session)?,

@@ -3,7 +3,7 @@
 
 use redis::{RedisError, ServerErrorKind};
 use roost_cluster::StoreError;
-use roost_telemetry::metrics::RedisOutcome;
+use roost_telemetry::metrics::labels::RedisOutcome;
 
 /// Why a node could not join its Redis.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,11 +68,7 @@ pub(crate) fn judge(error: &RedisError) -> Verdict {
             suspect: true,
         };
     }
-    Verdict {
-        error: judge_answer(error),
-        outcome: RedisOutcome::Error,
-        suspect: false,
-    }
+    Verdict { error: judge_answer(error), outcome: RedisOutcome::Error, suspect: false }
 }
 
 /// An error that Redis answered with: it has done nothing, since every script is refused whole.

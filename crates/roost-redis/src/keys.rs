@@ -50,9 +50,7 @@ impl Keys {
         if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(allowed) {
             return Err(StartError::Prefix(prefix.to_owned()));
         }
-        Ok(Self {
-            root: format!("{prefix}:{LAYOUT}:"),
-        })
+        Ok(Self { root: format!("{prefix}:{LAYOUT}:") })
     }
 
     /// What a partition's keys start with: the `base` of its scripts.
@@ -151,7 +149,8 @@ mod tests {
     #[test]
     fn no_id_can_forge_another_key() {
         let keys = Keys::new("roost").unwrap();
-        let pairs = [("a:b", "c"), ("a", "b:c"), ("a", "b"), ("1:a", "b"), ("a", "1:b"), ("a:1:b", "~")];
+        let pairs =
+            [("a:b", "c"), ("a", "b:c"), ("a", "b"), ("1:a", "b"), ("a", "1:b"), ("a:1:b", "~")];
         let mut seen = std::collections::HashSet::new();
         for (tenant, name) in pairs {
             let key = device(tenant, name);

@@ -13,7 +13,8 @@ use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisResult, Value};
 use roost_cluster::{Clock, HubClock, StoreError, StoreHealth};
-use roost_telemetry::metrics::{RedisCommand, RedisMetrics, RedisOutcome, RedisRole};
+use roost_telemetry::metrics::RedisMetrics;
+use roost_telemetry::metrics::labels::{RedisCommand, RedisOutcome, RedisRole};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -65,7 +66,10 @@ impl std::fmt::Debug for Link {
 
 impl Link {
     /// Connects for the first time; an error says why this Redis cannot be used.
-    pub(crate) async fn connect(config: RedisConfig, clock: Arc<HubClock>) -> Result<Self, StartError> {
+    pub(crate) async fn connect(
+        config: RedisConfig,
+        clock: Arc<HubClock>,
+    ) -> Result<Self, StartError> {
         let keys = Keys::new(&config.prefix)?;
         let client = redis::Client::open(config.url.as_str())
             .map_err(|error| StartError::Url(error.to_string()))?;
@@ -182,7 +186,11 @@ impl Link {
         found.into_iter().map(|one| one.map_err(|error| judge(&error).error)).collect()
     }
 
-    async fn ask_one(&self, command: RedisCommand, cmd: Cmd) -> Result<RedisResult<Value>, StoreError> {
+    async fn ask_one(
+        &self,
+        command: RedisCommand,
+        cmd: Cmd,
+    ) -> Result<RedisResult<Value>, StoreError> {
         let mut found = self.ask_all(command, redis::pipe().add_command(cmd)).await?;
         found.pop().ok_or_else(|| StoreError::Corrupt("Redis answered nothing".into()))
     }
@@ -200,7 +208,8 @@ impl Link {
             return Err(StoreError::NotSent(self.down_reason()));
         };
         let asked = Instant::now();
-        let found = pipe.ignore_errors().query_async::<Vec<RedisResult<Value>>>(&mut connection).await;
+        let found =
+            pipe.ignore_errors().query_async::<Vec<RedisResult<Value>>>(&mut connection).await;
         let outcome = match &found {
             Ok(answers) if answers.iter().any(Result::is_err) => RedisOutcome::Error,
             Ok(_) => RedisOutcome::Ok,
@@ -281,7 +290,9 @@ impl Link {
             let ping = redis::cmd("PING");
             let answer = ping.exec_async(&mut connection);
             match tokio::time::timeout(self.config.connect_timeout, answer).await {
-                Ok(Ok(())) => self.metrics().observe(RedisCommand::Ping, RedisOutcome::Ok, asked.elapsed()),
+                Ok(Ok(())) => {
+                    self.metrics().observe(RedisCommand::Ping, RedisOutcome::Ok, asked.elapsed())
+                }
                 Ok(Err(error)) => return error.to_string(),
                 Err(_) => return "Redis does not answer".into(),
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use roost_cluster::{Clock, NodeInfo, NodeRecord, NodeRef, Nodes, Roles, StoreError};
+use roost_cluster::{NodeInfo, NodeRecord, NodeRef, Nodes, Roles, StoreError};
 use roost_types::UnixMillis;
 use tokio::time::Instant;
 
@@ -24,12 +24,15 @@ const INFO_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// This node's last look at the leases.
 #[derive(Debug, Default)]
-pub(crate) struct NodesView(Mutex<Option<(Instant, Arc<HashMap<NodeRef, u64>>)>>);
+pub(crate) struct NodesView(Mutex<Option<(Instant, Leases)>>);
+
+/// The end of each node's lease, in ms of hub time.
+type Leases = Arc<HashMap<NodeRef, u64>>;
 
 /// Which nodes live, as far as can be told.
 #[derive(Debug)]
 pub(crate) struct Liveness {
-    leases: Arc<HashMap<NodeRef, u64>>,
+    leases: Leases,
     /// Redis was away for so long, or so recently, that leases may be over without anybody's fault.
     in_doubt: bool,
 }
@@ -118,19 +121,18 @@ impl RedisStore {
         Ok((now, rows))
     }
 
-    /// Which nodes live, looked up again if the last look is too old.
-    pub(crate) async fn liveness(&self) -> Result<Liveness, StoreError> {
-        let age = VIEW_AGE.min(self.settings.lease / 10);
+    /// Which nodes live, looked up again if the last look is too old, or `anew`.
+    pub(crate) async fn liveness(&self, anew: bool) -> Result<Liveness, StoreError> {
+        let age = if anew { Duration::ZERO } else { VIEW_AGE.min(self.settings.lease / 10) };
         let seen = self.view.0.lock().clone();
-        let leases = match seen.filter(|(at, _)| at.elapsed() < age) {
-            Some((_, leases)) => leases,
-            None => {
-                let (_, rows) = self.leases().await?;
-                let leases = rows.into_iter().map(|row| (row.node, row.until)).collect();
-                let leases: Arc<HashMap<_, _>> = Arc::new(leases);
-                *self.view.0.lock() = Some((Instant::now(), Arc::clone(&leases)));
-                leases
-            }
+        let leases = if let Some((_, leases)) = seen.filter(|(at, _)| at.elapsed() < age) {
+            leases
+        } else {
+            let (_, rows) = self.leases().await?;
+            let leases: Leases =
+                Arc::new(rows.into_iter().map(|row| (row.node, row.until)).collect());
+            *self.view.0.lock() = Some((Instant::now(), Arc::clone(&leases)));
+            leases
         };
         let in_doubt = self.link.was_interrupted() && self.link.up_for() < self.settings.lease;
         Ok(Liveness { leases, in_doubt })

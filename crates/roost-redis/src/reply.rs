@@ -60,6 +60,11 @@ impl Reply {
         }
     }
 
+    /// Passes one item over.
+    pub(crate) fn skip(&mut self) {
+        self.0.next();
+    }
+
     pub(crate) fn list(&mut self) -> Result<Self, StoreError> {
         Self::new(self.value()?)
     }

@@ -3,14 +3,14 @@
 use std::sync::LazyLock;
 
 use redis::Cmd;
-use roost_telemetry::metrics::RedisCommand;
+use roost_telemetry::metrics::labels::RedisCommand;
 
 const PRELUDE: &str = include_str!("scripts/prelude.lua");
 
 /// One script, ready to be called.
 #[derive(Debug)]
 pub(crate) struct Script {
-    script: redis::Script,
+    hashed: redis::Script,
     source: String,
     pub(crate) command: RedisCommand,
 }
@@ -62,15 +62,11 @@ impl Script {
             flags => format!("#!lua flags={flags}"),
         };
         let source = format!("{shebang}\n{PRELUDE}\n{body}");
-        Self {
-            script: redis::Script::new(&source),
-            source,
-            command,
-        }
+        Self { hashed: redis::Script::new(&source), source, command }
     }
 
     pub(crate) fn evalsha(&self, call: &Call) -> Cmd {
-        call.build("EVALSHA", self.script.get_hash())
+        call.build("EVALSHA", self.hashed.get_hash())
     }
 
     pub(crate) fn eval(&self, call: &Call) -> Cmd {

@@ -1,17 +1,18 @@
 //! The `Sessions` seam: claims, look-ups, lists. Watches are in `presence.rs`.
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 use redis::Value;
 use roost_cluster::{
     Claimed, Clock, DeviceFilter, DeviceRecord, Initiator, LastClose, NodeRef, Page, PageRequest,
     PresenceItem, Revalidated, SessionClaim, SessionInfo, Sessions, StoreError,
 };
-use roost_telemetry::metrics::RedisCommand;
+use roost_telemetry::metrics::labels::RedisCommand;
 use roost_types::{DeviceId, DeviceKey, NodeId, Partition, SessionId, TenantId, UnixMillis};
 use tokio::sync::mpsc;
 
 use crate::error::corrupt;
-use crate::nodes::Liveness;
 use crate::presence;
 use crate::reply::{Fields, Reply};
 use crate::script::{self, Call};
@@ -184,17 +185,38 @@ impl RedisStore {
             pipe.cmd("ZCARD").arg(self.link.keys.unfinished(key));
         }
         let mut found = self.link.ask(RedisCommand::Lookup, &mut pipe).await?.into_iter();
-        let live = self.liveness().await?;
-        let now = self.link.clock.now();
         let mut records = Vec::with_capacity(keys.len());
         for key in keys {
             let (Some(fields), Some(pending)) = (found.next(), found.next()) else {
                 return Err(corrupt("Redis answered too little"));
             };
             let pending = Reply::new(Value::Array(vec![pending]))?.number()?;
-            records.push(record(key, Fields::new(fields)?, pending, &live, now)?);
+            records.push(record(key, Fields::new(fields)?, pending)?);
         }
+        self.judge_liveness(&mut records).await?;
         Ok(records)
+    }
+
+    /// Takes out sessions whose node's lease is over.
+    async fn judge_liveness(&self, records: &mut [Option<DeviceRecord>]) -> Result<(), StoreError> {
+        let now = self.link.clock.now();
+        let node =
+            |record: &Option<DeviceRecord>| Some(record.as_ref()?.session.as_ref()?.node.clone());
+        let nodes: HashSet<NodeRef> = records.iter().filter_map(node).collect();
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        let mut live = self.liveness(false).await?;
+        if !nodes.iter().all(|node| live.is_live(node, now)) {
+            // It may have joined, or renewed, since the last look.
+            live = self.liveness(true).await?;
+        }
+        for record in records.iter_mut().flatten() {
+            let ended = record.last_close.as_ref().map_or(UnixMillis(0), |close| close.time);
+            record.session.take_if(|session| !live.is_live(&session.node, now));
+            record.last_seen = if record.session.is_some() { now } else { ended };
+        }
+        Ok(())
     }
 
     /// Up to `wanted` devices of a tenant from a place on, and the place after them.
@@ -206,10 +228,14 @@ impl RedisStore {
     ) -> Result<(Vec<DeviceKey>, Option<Place>), StoreError> {
         let counts = self.counts(tenant, place.partition).await?;
         let mut pipe = redis::pipe();
-        let (mut asked, mut expected) = (Vec::new(), 0);
+        let (mut asked, mut expected, mut rest) = (Vec::new(), 0, None);
         for (partition, count) in counts {
             let here = partition == place.partition;
-            if count == 0 || expected > wanted {
+            if expected > wanted {
+                rest = Some(Place { partition, after: None });
+                break;
+            }
+            if count == 0 {
                 continue;
             }
             let from = match &place.after {
@@ -233,11 +259,12 @@ impl RedisStore {
         }
         let more = walked.len() > wanted;
         walked.truncate(wanted);
-        let next = walked.last().filter(|_| more).map(|(partition, key)| Place {
+        let last = walked.last().filter(|_| more).map(|(partition, key)| Place {
             partition: *partition,
             after: Some(key.device.clone()),
         });
-        Ok((walked.into_iter().map(|(_, key)| key).collect(), next))
+        // Without `last` some vanished since they were counted; the walk goes on behind them.
+        Ok((walked.into_iter().map(|(_, key)| key).collect(), last.or(rest)))
     }
 
     async fn counts(
@@ -290,11 +317,13 @@ impl Place {
             return Ok(Self { partition: Partition::new(0), after: None });
         };
         let parts = token.split_once('.').and_then(|(partition, device)| {
-            Some((partition.parse().ok()?, DeviceId::new(device).ok()?))
+            let after = (!device.is_empty()).then(|| DeviceId::new(device));
+            Some((partition.parse().ok()?, after.transpose().ok()?))
         });
-        let (partition, device) = parts
-            .ok_or_else(|| StoreError::Invalid("this page token is not one of this hub's".into()))?;
-        Ok(Self { partition: Partition::new(partition), after: Some(device) })
+        let (partition, after) = parts.ok_or_else(|| {
+            StoreError::Invalid("this page token is not one of this hub's".into())
+        })?;
+        Ok(Self { partition: Partition::new(partition), after })
     }
 
     fn token(&self) -> String {
@@ -335,22 +364,17 @@ fn record(
     device: DeviceKey,
     mut fields: Fields,
     pending: u64,
-    live: &Liveness,
-    now: UnixMillis,
 ) -> Result<Option<DeviceRecord>, StoreError> {
     if fields.is_empty() {
         return Ok(None);
     }
-    let session = session(&mut fields)?.filter(|session| live.is_live(&session.node, now));
+    let session = session(&mut fields)?;
     let ended: Option<u64> = fields.parse("l")?;
     let last_close = match ended {
         Some(time) => Some(last_close(&mut fields, UnixMillis(time))?),
         None => None,
     };
-    let last_seen = match &session {
-        Some(_) => now,
-        None => UnixMillis(ended.unwrap_or_default()),
-    };
+    let last_seen = UnixMillis(ended.unwrap_or_default());
     Ok(Some(DeviceRecord { device, session, last_seen, last_close, pending }))
 }
 

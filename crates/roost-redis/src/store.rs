@@ -54,8 +54,8 @@ impl RedisStore {
         let (watches, requests) = mpsc::channel(WATCH_REQUESTS);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let (watched, ended) = (Arc::clone(&link), stop.clone());
-        tasks.spawn(async move { watched.supervise(ended).await });
+        let (supervised, ended) = (Arc::clone(&link), stop.clone());
+        tasks.spawn(async move { supervised.supervise(ended).await });
         tasks.spawn(bus_task.run(stop.clone()));
         tasks.spawn(presence::run(Arc::clone(&link), Arc::clone(&bus), requests, stop.clone()));
         let health = link.health();

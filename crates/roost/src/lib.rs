@@ -1,2 +1,6 @@
-//! roost
+#![doc = include_str!("../README.md")]
+
+pub mod cli;
 pub mod config;
+pub mod hub;
+pub mod simulated;

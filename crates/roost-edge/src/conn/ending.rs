@@ -182,6 +182,7 @@ impl Exit {
     /// Tells the store how the session ended. The local effects follow when this is dropped.
     pub(super) async fn release(self) {
         let conn = Rc::clone(&self.0);
+        let _releasing = conn.worker.releasing();
         // Local effects first: no more messages for a connection that is gone.
         drop(self);
         let Some(session) = conn.session.get() else {

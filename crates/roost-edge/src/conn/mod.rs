@@ -88,7 +88,7 @@ pub(crate) struct Arrival {
     /// upgrade, since browsers cannot see HTTP statuses.
     pub(crate) identity: Result<Option<Identity>, HubError>,
     /// While held, this connection counts against its address's unproven ones.
-    pub(crate) address_slot: Option<AddressSlot>,
+    pub(crate) _address_slot: Option<AddressSlot>,
     /// Whether `?hello=auto` stands for the device's `hello`.
     pub(crate) auto_hello: bool,
 }

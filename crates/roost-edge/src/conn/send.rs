@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use roost_telemetry::metrics::labels::{
-    Direction, DropReason, GapCause, MessageKind, SlowAction,
+    Direction, DropReason, GapCause, SlowAction,
 };
 use roost_types::{CommandId, ErrorCode, HubError, Topic, TopicFilter};
 use roost_wire::device::ToDevice;
@@ -228,11 +228,6 @@ impl Conn {
     #[expect(clippy::cast_precision_loss, reason = "a queue has far fewer than 2^52 bytes")]
     fn count_dequeued(&self, bytes: usize) {
         self.worker.edge.metrics().send_queue_bytes.decrement(bytes as f64);
-    }
-
-    /// Counts messages that fan-out handed to sockets.
-    pub(crate) fn message_kind() -> (Direction, MessageKind) {
-        (Direction::Out, MessageKind::Message)
     }
 }
 

@@ -10,7 +10,6 @@ use roost_telemetry::metrics::labels::{Direction, MessageKind};
 use roost_types::{ErrorCode, HubError};
 use roost_wire::device::{FromDevice, Reject};
 use roost_wire::ws::{Event, Opcode, WsError, encode_message, encode_pong};
-use smallvec::SmallVec;
 
 use super::ending::Exit;
 use super::{Class, Conn, Speech, Stage};
@@ -36,7 +35,8 @@ enum Input {
     Broken(WsError),
 }
 
-type Inputs = SmallVec<[Input; 2]>;
+/// Owned by a vector, so that an idle task has no room set aside for it.
+type Inputs = Vec<Input>;
 
 /// What a try at reading gave.
 enum Read {
@@ -118,9 +118,9 @@ fn decode(conn: &Conn, bytes: &mut [u8]) -> Inputs {
     let mut at = 0;
     while at < bytes.len() {
         match decoder.decode(&mut bytes[at..]) {
-            Ok(decoded) => {
-                at += decoded.consumed;
-                if let Some(event) = decoded.event {
+            Ok(found) => {
+                at += found.consumed;
+                if let Some(event) = found.event {
                     take(conn, event, &mut inputs);
                 }
             }

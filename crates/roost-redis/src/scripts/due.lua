@@ -28,7 +28,7 @@ for _, member in ipairs(members) do
   local state = r and tonumber(r[1] or '')
   if not device then
     redis.call('ZREM', KEYS[1], member)
-  elseif not state or state >= FIRST_TERMINAL then
+  elseif not state or state >= FIRST_TERMINAL or not tonumber(r[2] or '') then
     strike(device, id, 0)
   elseif tonumber(r[2]) <= now then
     local waiting = finish(device, id, EXPIRED, retention)

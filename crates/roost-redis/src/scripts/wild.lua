@@ -1,15 +1,15 @@
 -- Changes the table of wildcard filters.
--- KEYS {wild}:; ARGV base, not_after, op (add, del, drop), owner, member ...
+-- KEYS {wild}:; ARGV base, not_after, op (add, del, set, drop), owner, member ...
 -- Reply: STALE | OK, version before, version after (the same where nothing changed)
 if stale() then
   return { 'STALE' }
 end
-local key, changed = base .. 'f:' .. ARGV[4], 0
-for i = 5, #ARGV do
-  changed = changed + redis.call(ARGV[3] == 'add' and 'SADD' or 'SREM', key, ARGV[i])
-end
-if ARGV[3] == 'drop' then
+local key, op, changed = base .. 'f:' .. ARGV[4], ARGV[3], 0
+if op == 'set' or op == 'drop' then
   changed = redis.call('DEL', key)
+end
+for i = 5, #ARGV do
+  changed = changed + redis.call(op == 'del' and 'SREM' or 'SADD', key, ARGV[i])
 end
 if redis.call('EXISTS', key) == 1 then
   redis.call('SADD', base .. 'owners', ARGV[4])

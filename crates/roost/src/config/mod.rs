@@ -170,7 +170,7 @@ sections! {
     log: LogConfig {
         /// "human" or "json".
         format: LogStyle = LogStyle::Human;
-        /// "error", "warn", "info", "debug" or "trace", or a list such as "info,roost_edge=debug".
+        /// "error", "warn", "info", "debug" or "trace", or a list such as `info,roost_edge=debug`.
         level: String = "info".to_owned();
     }
 }

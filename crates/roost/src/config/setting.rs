@@ -41,7 +41,7 @@ macro_rules! choices {
             }
 
             fn to_toml(&self) -> Option<String> {
-                match self { $(Self::$variant => quoted($text),)* }
+                match self { $(Self::$variant => Some(quoted($text)),)* }
             }
         }
     };
@@ -139,7 +139,7 @@ impl Setting for RedisUrl {
     }
 
     fn to_toml(&self) -> Option<String> {
-        quoted(&self.redacted())
+        Some(quoted(&self.redacted()))
     }
 }
 
@@ -151,7 +151,7 @@ impl Setting for Duration {
     }
 
     fn to_toml(&self) -> Option<String> {
-        quoted(&show_duration(*self))
+        Some(quoted(&show_duration(*self)))
     }
 }
 
@@ -162,7 +162,7 @@ impl Setting for SocketAddr {
     }
 
     fn to_toml(&self) -> Option<String> {
-        quoted(&self.to_string())
+        Some(quoted(&self.to_string()))
     }
 }
 
@@ -175,7 +175,7 @@ impl Setting for PathBuf {
     }
 
     fn to_toml(&self) -> Option<String> {
-        quoted(&self.display().to_string())
+        Some(quoted(&self.display().to_string()))
     }
 }
 
@@ -185,7 +185,7 @@ impl Setting for NodeId {
     }
 
     fn to_toml(&self) -> Option<String> {
-        quoted(self.as_str())
+        Some(quoted(self.as_str()))
     }
 }
 
@@ -198,7 +198,7 @@ impl Setting for String {
     }
 
     fn to_toml(&self) -> Option<String> {
-        quoted(self)
+        Some(quoted(self))
     }
 }
 
@@ -251,13 +251,13 @@ pub(crate) fn show_duration(duration: Duration) -> String {
         return format!("{}ms", duration.as_millis());
     }
     let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
-    let whole = |(size, _): &&(u64, &str)| seconds != 0 && seconds % size == 0;
+    let whole = |(size, _): &&(u64, &str)| seconds != 0 && seconds.is_multiple_of(*size);
     match units.iter().find(whole) {
         Some((size, unit)) => format!("{}{unit}", seconds / size),
         None => format!("{seconds}s"),
     }
 }
 
-fn quoted(text: &str) -> Option<String> {
-    Some(toml::Value::String(text.to_owned()).to_string())
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
 }

@@ -1,0 +1,96 @@
+//! Sockets that listen: binding one per worker, and accepting until the listener closes.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::handshake;
+use crate::interests::MAX_WORKERS;
+use crate::worker::Worker;
+
+/// Connections that the kernel completes before they are accepted; it may allow fewer.
+const BACKLOG: i32 = 4_096;
+/// After a failed accept: the usual cause, no free file descriptors, does not go away faster.
+const RETRY: Duration = Duration::from_millis(50);
+/// A closing worker waits so long for its last answers.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// Binds one listener per worker to the same address; port 0 lets the system choose one for all.
+///
+/// An address that somebody listens on is refused, though `SO_REUSEPORT` alone would let a second
+/// process share it in silence.
+pub fn bind_workers(address: SocketAddr, workers: usize) -> io::Result<Vec<StdListener>> {
+    if !(1..=MAX_WORKERS).contains(&workers) {
+        let text = format!("{workers} workers were asked for; 1 to {MAX_WORKERS} are possible");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    // The probe closes before the first real listener opens: sockets that share a port must all
+    // have SO_REUSEPORT.
+    let probe = open(address, false)?;
+    let address = probe.local_addr()?;
+    drop(probe);
+    (0..workers).map(|_| open(address, true)).collect()
+}
+
+fn open(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts until the worker closes; then answers what the kernel had accepted before, and closes.
+pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
+    loop {
+        tokio::select! {
+            biased;
+            // Closing comes first, or a flood would keep the listener open.
+            () = worker.closing.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((socket, peer)) => receive(&worker, socket, peer),
+                Err(error) => {
+                    tracing::warn!(%error, "could not accept a connection");
+                    tokio::time::sleep(RETRY).await;
+                }
+            },
+        }
+    }
+    while let Some(Ok((socket, peer))) = listener.accept().now_or_never() {
+        receive(&worker, socket, peer);
+    }
+    drop(listener);
+    let deadline = tokio::time::Instant::now() + LAST_ANSWERS;
+    while worker.handshakes.get() > 0 && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn receive(worker: &Rc<Worker>, socket: TcpStream, peer: SocketAddr) {
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::trace!(%error, "the socket was closed before it was served");
+    }
+    handshake::begin(worker, socket, peer);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_refused_though_workers_share_theirs() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listeners = bind_workers(any, 2).unwrap();
+        let address = listeners[0].local_addr().unwrap();
+        assert_eq!(listeners[1].local_addr().unwrap(), address);
+        assert_eq!(bind_workers(address, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(bind_workers(any, 65).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+}

@@ -1,0 +1,48 @@
+//! Publications to a worker's subscribers: one shared frame, first in first out, a few sockets at a
+//! time so that a command is not stuck behind a broadcast.
+
+use std::rc::Rc;
+
+use roost_telemetry::metrics::labels::{Direction, DropReason, MessageKind};
+use tokio::sync::mpsc;
+
+use super::{Place, Publication, Worker};
+use crate::conn::{Class, Sent};
+
+/// So many sockets are written before other work gets a turn.
+const SLICE: usize = 64;
+
+/// Hands out what comes until the node is gone.
+pub(super) async fn run(worker: Rc<Worker>, mut publications: mpsc::Receiver<Publication>) {
+    let mut found = Vec::new();
+    while let Some(publication) = publications.recv().await {
+        let Publication { tenant, topic, .. } = &publication;
+        worker.subscribers.borrow().find(tenant, topic, &mut found);
+        for slice in found.chunks(SLICE) {
+            hand_out(&worker, &publication, slice);
+            if found.len() > SLICE {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+fn hand_out(worker: &Worker, publication: &Publication, places: &[Place]) {
+    let (mut sent, mut gone) = (0, 0);
+    for place in places {
+        let outcome = worker.find(*place).filter(|conn| conn.is_open()).map(|conn| {
+            conn.send(&publication.frame, Class::Publication(&publication.topic))
+        });
+        match outcome {
+            Some(Sent::Written | Sent::Queued) => sent += 1,
+            // Counted where the queue was full.
+            Some(Sent::Dropped) => {}
+            None => gone += 1,
+        }
+    }
+    let metrics = worker.edge.metrics();
+    metrics.messages.add((Direction::Out, MessageKind::Message), sent);
+    if gone > 0 {
+        metrics.messages_dropped.add(DropReason::Disconnected, gone);
+    }
+}

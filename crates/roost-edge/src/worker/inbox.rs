@@ -1,0 +1,132 @@
+//! How the rest of the node reaches a worker: two bounded queues, and flags for what found them
+//! full. Publications may be lost there (each is counted, and subscribers get a gap); node events
+//! are made good by reading every mailbox.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use roost_cluster::{Revalidated, SessionClaim};
+use roost_telemetry::metrics::labels::GapCause;
+use roost_types::{Command, CommandId, NodeId, SessionId, TenantId, Topic};
+use tokio::sync::{mpsc, oneshot};
+
+use super::Place;
+
+/// Publications that wait for a worker: a second of 4,000/s, each one frame for all subscribers.
+const PUBLICATIONS: usize = 4_096;
+/// Node events that wait for a worker: several seconds of the highest rate of commands aimed at.
+const JOBS: usize = 16_384;
+
+/// One publication for a worker's subscribers, encoded.
+#[derive(Debug, Clone)]
+pub(crate) struct Publication {
+    pub(crate) tenant: TenantId,
+    pub(crate) topic: Topic,
+    pub(crate) frame: Bytes,
+}
+
+/// Something for a worker to do.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Deliver a command.
+    Deliver { place: Place, command: Box<Command>, prev: u64 },
+    /// Read a session's mailbox.
+    ReadMail(Place),
+    /// Read every session's mailbox.
+    ReadAllMail,
+    /// Tell a device that a command is cancelled.
+    Cancel(Place, CommandId),
+    /// Close a session that was replaced.
+    Replaced(Place),
+    /// Tell the new owner's node that a replaced session's socket is closing, or was gone.
+    ConfirmReplaced { session: SessionId, by: NodeId },
+    /// Disconnect a device.
+    Disconnect(Place, Arc<str>),
+    /// Tell every subscriber of a gap.
+    Gap(GapCause),
+    /// Give the claims of every session.
+    Claims(oneshot::Sender<Vec<(Place, SessionClaim)>>),
+    /// What became of sessions after an interruption.
+    Confirmed(Vec<(Place, Revalidated)>),
+    /// Close every connection within this time, and say when all are gone.
+    Drain(Duration, oneshot::Sender<u64>),
+}
+
+/// A worker's inbox as others see it.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    publications: mpsc::Sender<Publication>,
+    jobs: mpsc::Sender<Job>,
+    lost: Arc<Lost>,
+}
+
+/// A worker's inbox as it sees it itself.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) publications: mpsc::Receiver<Publication>,
+    pub(crate) jobs: mpsc::Receiver<Job>,
+    pub(crate) lost: Arc<Lost>,
+}
+
+/// What found a queue full.
+#[derive(Debug, Default)]
+pub(crate) struct Lost {
+    publications: AtomicBool,
+    jobs: AtomicBool,
+}
+
+/// An inbox and its receiving end.
+pub(crate) fn inbox() -> (Inbox, Received) {
+    let (publications, publications_in) = mpsc::channel(PUBLICATIONS);
+    let (jobs, jobs_in) = mpsc::channel(JOBS);
+    let lost = Arc::new(Lost::default());
+    let received = Received {
+        publications: publications_in,
+        jobs: jobs_in,
+        lost: Arc::clone(&lost),
+    };
+    (Inbox { publications, jobs, lost }, received)
+}
+
+// === impl Inbox ===
+
+impl Inbox {
+    /// Hands a publication over; `false` where it was lost.
+    pub(crate) fn publish(&self, publication: Publication) -> bool {
+        let taken = self.publications.try_send(publication).is_ok();
+        if !taken {
+            self.lost.publications.store(true, Ordering::Release);
+        }
+        taken
+    }
+
+    /// Hands a job over; one that finds no room is made good by reading every mailbox. `false` then.
+    pub(crate) fn post(&self, job: Job) -> bool {
+        let taken = self.jobs.try_send(job).is_ok();
+        if !taken {
+            self.lost.jobs.store(true, Ordering::Release);
+        }
+        taken
+    }
+
+    /// Hands a job over, waiting for room; `false` where the worker has ended.
+    pub(crate) async fn send(&self, job: Job) -> bool {
+        self.jobs.send(job).await.is_ok()
+    }
+}
+
+// === impl Lost ===
+
+impl Lost {
+    /// Whether publications were lost since it was asked last.
+    pub(crate) fn take_publications(&self) -> bool {
+        self.publications.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether jobs were lost since it was asked last.
+    pub(crate) fn take_jobs(&self) -> bool {
+        self.jobs.swap(false, Ordering::AcqRel)
+    }
+}

@@ -1,0 +1,94 @@
+//! What the rest of the node asks of a worker.
+
+use std::rc::Rc;
+
+use roost_cluster::{NodeEvent, Revalidated, SessionClaim};
+use roost_telemetry::metrics::labels::GapCause;
+use roost_types::{NodeId, SessionId};
+use tokio::sync::mpsc;
+
+use super::{Job, Place, Worker, drain};
+use crate::conn::Conn;
+use crate::session::{self, mail};
+
+/// So many jobs are done before sockets get a turn.
+const TURN: u32 = 64;
+
+/// Does what is asked until the node is gone.
+pub(super) async fn run(worker: Rc<Worker>, mut jobs: mpsc::Receiver<Job>) {
+    let mut done: u32 = 0;
+    while let Some(job) = jobs.recv().await {
+        perform(&worker, job);
+        done = done.wrapping_add(1);
+        if done.is_multiple_of(TURN) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn perform(worker: &Rc<Worker>, job: Job) {
+    match job {
+        Job::Deliver { place, command, prev } => {
+            with(worker, place, |conn| mail::push(conn, &command, prev));
+        }
+        Job::ReadMail(place) => with(worker, place, mail::read),
+        Job::ReadAllMail => read_all_mail(worker),
+        Job::Cancel(place, command) => with(worker, place, |conn| mail::cancel(conn, command)),
+        Job::Replaced(place) => with(worker, place, mail::replaced),
+        Job::ConfirmReplaced { session, by } => {
+            tokio::task::spawn_local(confirm_replaced(Rc::clone(worker), session, by));
+        }
+        Job::Disconnect(place, reason) => {
+            with(worker, place, |conn| mail::disconnect(conn, &reason));
+        }
+        Job::Gap(cause) => tell_gap(worker, cause),
+        // Nobody listens where the caller gave up.
+        Job::Claims(answer) => drop(answer.send(claims(worker))),
+        Job::Confirmed(sessions) => confirmed(worker, &sessions),
+        Job::Drain(within, done) => {
+            tokio::task::spawn_local(drain::run(Rc::clone(worker), within, done));
+        }
+    }
+}
+
+async fn confirm_replaced(worker: Rc<Worker>, session: SessionId, by: NodeId) {
+    let event = NodeEvent::ReplacedDone { session };
+    if let Err(error) = worker.edge.store.bus.send_to(&by, &event).await {
+        // It reminds us until it hears of it.
+        tracing::debug!(%by, %error, "could not confirm a takeover");
+    }
+}
+
+fn with(worker: &Worker, place: Place, act: impl FnOnce(&Rc<Conn>)) {
+    if let Some(conn) = worker.find(place) {
+        act(&conn);
+    }
+}
+
+/// Has every mailbox read, at the pace of the worker's clock.
+pub(super) fn read_all_mail(worker: &Worker) {
+    let places = worker.all().into_iter().filter(|conn| conn.session.get().is_some());
+    worker.mail_later.borrow_mut().extend(places.map(|conn| conn.place));
+}
+
+/// Tells every subscriber of a gap.
+pub(super) fn tell_gap(worker: &Worker, cause: GapCause) {
+    for conn in worker.all() {
+        session::tell_gap(&conn, cause);
+    }
+}
+
+fn claims(worker: &Worker) -> Vec<(Place, SessionClaim)> {
+    let claim = |conn: Rc<Conn>| Some((conn.place, conn.live_session()?.claim(&conn)));
+    worker.all().into_iter().filter_map(claim).collect()
+}
+
+fn confirmed(worker: &Rc<Worker>, sessions: &[(Place, Revalidated)]) {
+    for (place, outcome) in sessions {
+        match outcome {
+            Revalidated::Lost => with(worker, *place, mail::replaced),
+            // Whatever was pushed meanwhile is read when the lease is valid again.
+            Revalidated::Kept | Revalidated::Reclaimed => worker.read_mail_later(*place),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! A worker's thread: its runtime, its tasks, its clock.
+
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use roost_cluster::StoreHealth;
+use roost_telemetry::metrics::labels::{GapCause, SessionState};
+use tokio::net::TcpListener;
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::{Received, Worker, fanout, jobs, reports};
+use crate::edge::Edge;
+use crate::listen;
+use crate::session::{end, mail};
+use crate::wheel::TICK;
+
+/// So many mailboxes are read a tick after an interruption: 2,000 a second and worker.
+const MAIL_PER_TICK: usize = 500;
+/// So many releases are tried a tick once the store is back.
+const RELEASES_PER_TICK: usize = 250;
+
+/// Starts a worker's thread. It ends after `stop`, with whatever it still holds.
+pub(crate) fn start(
+    edge: Arc<Edge>,
+    index: u16,
+    listener: StdListener,
+    received: Received,
+    stop: CancellationToken,
+) -> io::Result<JoinHandle<()>> {
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let run = move || {
+        let local = LocalSet::new();
+        local.block_on(&runtime, main(edge, index, listener, received, stop));
+    };
+    std::thread::Builder::new().name(format!("edge-{index}")).spawn(run)
+}
+
+async fn main(
+    edge: Arc<Edge>,
+    index: u16,
+    listener: StdListener,
+    received: Received,
+    stop: CancellationToken,
+) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(index, %error, "a worker cannot use its listener");
+            return;
+        }
+    };
+    let worker = Worker::new(Arc::clone(&edge), index);
+    // All of these end with the local set, when `stop` comes.
+    spawn_local(jobs::run(Rc::clone(&worker), received.jobs));
+    spawn_local(fanout::run(Rc::clone(&worker), received.publications));
+    spawn_local(reports::run(Rc::clone(&worker)));
+    spawn_local(keep_time(Rc::clone(&worker), Arc::clone(&received.lost)));
+    let listening = spawn_local(listen::run(Rc::clone(&worker), listener));
+    edge.closing.cancelled().await;
+    worker.closing.cancel();
+    if listening.await.is_err() {
+        tracing::error!(index, "a worker's listening task failed");
+    }
+    stop.cancelled().await;
+}
+
+/// The worker's clock: deadlines, and what waits for better times.
+async fn keep_time(worker: Rc<Worker>, lost: Arc<super::inbox::Lost>) {
+    let started = Instant::now();
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut was_valid = true;
+    loop {
+        tick.tick().await;
+        let now = started.elapsed().as_millis() / TICK.as_millis();
+        worker.now.set(u32::try_from(now).unwrap_or(u32::MAX - 1));
+        let due = worker.wheel.borrow_mut().advance(worker.now.get());
+        for (at, place) in due {
+            if let Some(conn) = worker.find(place) {
+                conn.on_time(at);
+            }
+        }
+        if lost.take_publications() {
+            jobs::tell_gap(&worker, GapCause::Dropped);
+        }
+        if lost.take_jobs() {
+            tracing::warn!(worker = worker.index, "a worker was too slow for the node's events; it reads every mailbox");
+            jobs::read_all_mail(&worker);
+        }
+        let valid = worker.edge.lease.is_valid();
+        if valid != was_valid {
+            mark_sessions(&worker, valid);
+            was_valid = valid;
+        }
+        if valid {
+            catch_up(&worker);
+        }
+    }
+}
+
+fn mark_sessions(worker: &Worker, valid: bool) {
+    let state = if valid { SessionState::Live } else { SessionState::Suspended };
+    for conn in worker.all() {
+        if let Some(session) = conn.session.get() {
+            session.counted.borrow_mut().set_state(state);
+        }
+    }
+}
+
+/// Goes on, a little per tick, with what an interruption left undone.
+fn catch_up(worker: &Rc<Worker>) {
+    let places: Vec<_> = {
+        let mut later = worker.mail_later.borrow_mut();
+        let count = later.len().min(MAIL_PER_TICK);
+        later.drain(..count).collect()
+    };
+    for conn in places.into_iter().filter_map(|place| worker.find(place)) {
+        mail::read(&conn);
+    }
+    if *worker.edge.store.health.borrow() != StoreHealth::Up {
+        return;
+    }
+    worker.reports.retry();
+    let ended: Vec<_> = {
+        let mut unreleased = worker.unreleased.borrow_mut();
+        let count = unreleased.len().min(RELEASES_PER_TICK);
+        unreleased.drain(..count).collect()
+    };
+    for ended in ended {
+        let worker = Rc::clone(worker);
+        spawn_local(async move { end::try_release(&worker, ended).await });
+    }
+}

@@ -1,0 +1,41 @@
+//! `roost config`: is it right, and what is in force.
+
+use clap::{Args, Subcommand};
+
+use super::output::Output;
+use super::serve::ConfigArgs;
+use super::{Exit, Failure};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Check file, environment and flags, and the files that they name.
+    Check(ShowArgs),
+    /// Show every key with its value in force, as a TOML file. Secrets are hidden.
+    Print(ShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShowArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// JSON for machines.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(command: &ConfigCommand) -> Result<Exit, Failure> {
+    match command {
+        ConfigCommand::Check(args) => {
+            let output = Output::new(args.json);
+            args.config.load()?;
+            let json = serde_json::json!({ "ok": true });
+            output.show(&json, || "the configuration is right".to_owned())?;
+        }
+        ConfigCommand::Print(args) => {
+            let output = Output::new(args.json);
+            let config = args.config.load()?;
+            output.show(&config.to_json(), || config.to_toml().trim_end().to_owned())?;
+        }
+    }
+    Ok(Exit::Ok)
+}
