@@ -291,7 +291,7 @@ impl Link {
             let answer = ping.exec_async(&mut connection);
             match tokio::time::timeout(self.config.connect_timeout, answer).await {
                 Ok(Ok(())) => {
-                    self.metrics().observe(RedisCommand::Ping, RedisOutcome::Ok, asked.elapsed())
+                    self.metrics().observe(RedisCommand::Ping, RedisOutcome::Ok, asked.elapsed());
                 }
                 Ok(Err(error)) => return error.to_string(),
                 Err(_) => return "Redis does not answer".into(),

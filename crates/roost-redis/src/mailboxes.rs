@@ -223,7 +223,7 @@ impl Mailboxes for RedisStore {
                     Ok(false) => {}
                     // What one record spoils must not hold up the others.
                     Err(error) => {
-                        tracing::error!(%partition, %error, "a sweep passed a partition over")
+                        tracing::error!(%partition, %error, "a sweep passed a partition over");
                     }
                 }
             }

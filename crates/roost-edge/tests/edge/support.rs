@@ -275,10 +275,10 @@ impl Device {
                     }
                     continue;
                 }
-                let mut chunk = [0; 65_536];
-                match self.socket.read(&mut chunk).await {
+                self.buffer.reserve(65_536);
+                match self.socket.read_buf(&mut self.buffer).await {
                     Ok(0) | Err(_) => return Seen::End,
-                    Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
+                    Ok(_) => {}
                 }
             }
         })

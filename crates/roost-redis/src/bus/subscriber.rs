@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use redis::aio::{PubSubSink, PubSubStream};
-use roost_cluster::{BusEvent, StoreError};
+use roost_cluster::{BusEvent, StoreError, StoreHealth};
 use roost_proto::internal::v1::node_envelope::Kind;
 use roost_proto::internal::v1::{FilterChange, Publication};
 use roost_telemetry::metrics::labels::{RedisCommand, RedisOutcome, RedisRole};
@@ -128,13 +128,21 @@ impl BusTask {
 
     /// Waits, and refuses what is asked meanwhile.
     async fn refuse_for(&mut self, time: Duration) {
+        let mut health = self.bus.link.health();
+        let was_up = *health.borrow_and_update() == StoreHealth::Up;
+        let link_is_back = async {
+            if was_up || health.wait_for(|health| *health == StoreHealth::Up).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
         let wake = tokio::time::sleep(time);
-        tokio::pin!(wake);
+        tokio::pin!(wake, link_is_back);
         loop {
             tokio::select! {
                 biased;
-                // Reconnecting comes first.
+                // Reconnecting comes first, and at once where the other connection shows that it can be.
                 () = &mut wake => return,
+                () = &mut link_is_back => return,
                 Some(request) = self.requests.recv() => self.refuse(request),
             }
         }

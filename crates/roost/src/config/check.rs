@@ -15,7 +15,8 @@ use super::{AuthMode, Config, Problem, Problems, RedisUrl, RoleChoice};
 pub struct Credentials {
     /// What device tokens are checked with; `None` where the node has no edge, or is insecure.
     pub token_key: Option<TokenKey>,
-    /// Who may call; `None` where the node has no control role, or is insecure.
+    /// Who may call; `None` where the node has no control role, or where none
+    /// are asked for: insecure.
     pub api_keys: Option<ApiKeys>,
 }
 
@@ -79,10 +80,8 @@ fn check_auth(config: &Config, layers: &mut Layers) {
             }
         }
     }
-    if config.auth.mode == AuthMode::Token {
-        for (key, problem) in read_credentials(config).err().unwrap_or_default() {
-            layers.wrong_value(key, &problem);
-        }
+    for (key, problem) in read_credentials(config).err().unwrap_or_default() {
+        layers.wrong_value(key, &problem);
     }
 }
 
@@ -146,6 +145,7 @@ fn read_credentials(config: &Config) -> Result<Credentials, CredentialProblems> 
     let mut credentials = Credentials { token_key: None, api_keys: None };
     if let Some(path) = &config.auth.token_key_file
         && role.has_edge()
+        && config.auth.mode == AuthMode::Token
     {
         match TokenKey::read(path) {
             Ok(key) => credentials.token_key = Some(key),
@@ -164,11 +164,8 @@ fn read_credentials(config: &Config) -> Result<Credentials, CredentialProblems> 
 }
 
 impl Config {
-    /// Reads the key files that the configuration names; in insecure mode there is nothing to read.
+    /// Reads the key files that the configuration names.
     pub fn credentials(&self) -> Result<Credentials, Problems> {
-        if self.auth.mode == AuthMode::Insecure {
-            return Ok(Credentials { token_key: None, api_keys: None });
-        }
         read_credentials(self).map_err(|problems| {
             let told = |(key, problem)| Problem(format!("{key}: {problem}"));
             Problems(problems.into_iter().map(told).collect())

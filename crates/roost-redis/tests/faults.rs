@@ -1,0 +1,427 @@
+//! What a node does when its Redis is slow, gone, empty, full, unfit or spoiled.
+#![allow(clippy::unwrap_used, reason = "a failed step should fail the test")]
+
+mod support;
+
+use std::time::Duration;
+
+use roost_cluster::contract::{Fixture, settings};
+use roost_cluster::{
+    BusEvent, Enqueued, Initiator, LastClose, NodeInfo, PresenceItem, Report, Reported,
+    Resubscribed, Revalidated, Roles, SessionClaim, Store, StoreError, StoreSettings,
+};
+use roost_redis::{RedisConfig, RedisStore, StartError};
+use roost_types::{
+    CommandId, CommandResult, CommandSpec, DeviceKey, Payload, ResultStatus, SessionId, TenantId,
+    Text, TopicFilter,
+};
+use support::{Server, connect, device, fixture, node, until};
+use tokio::sync::mpsc;
+
+fn claim(store: &Store, device: &DeviceKey, node: &roost_cluster::NodeRef) -> SessionClaim {
+    SessionClaim {
+        device: device.clone(),
+        session: SessionId::random(),
+        node: node.clone(),
+        protocol: "roost.v1.json".into(),
+        address: "127.0.0.1:1".into(),
+        claimed_at: store.clock.now(),
+    }
+}
+
+fn close(store: &Store) -> LastClose {
+    let time = store.clock.now();
+    LastClose { code: 1000, reason: "done".into(), initiator: Initiator::Device, time }
+}
+
+fn spec(store: &Store, id: &str, bytes: usize) -> CommandSpec {
+    CommandSpec {
+        id: CommandId::new(id).unwrap(),
+        name: "reboot".into(),
+        payload: Some(Payload::binary(vec![7; bytes].into())),
+        headers: vec![],
+        expires: store.clock.now().plus(Duration::from_secs(60)),
+    }
+}
+
+fn succeeded(text: &str) -> Report {
+    let payload = Some(Payload::text(Text::from(text)));
+    Report::Result(CommandResult { status: ResultStatus::Succeeded, payload, error: None })
+}
+
+async fn beat(store: &Store, node: &roost_cluster::NodeRef) -> Result<(), StoreError> {
+    let info = NodeInfo {
+        node: node.clone(),
+        roles: Roles { edge: true, control: true },
+        version: "0".into(),
+        address: "127.0.0.1:1".into(),
+        started: store.clock.now(),
+        devices: 0,
+        draining: false,
+    };
+    store.nodes.heartbeat(&info).await
+}
+
+async fn declare(store: &Store, filter: &str) -> Result<(), StoreError> {
+    let filter = TopicFilter::new(filter).unwrap();
+    store.bus.declare(&TenantId::default(), &filter).await
+}
+
+async fn publish(store: &Store, topic: &str, text: &str) -> Result<(), StoreError> {
+    let message = roost_types::Message {
+        topic: roost_types::Topic::new(topic).unwrap(),
+        payload: Payload::text(Text::from(text)),
+        headers: vec![],
+        qos: roost_types::Qos::BestEffort,
+        time: store.clock.now(),
+        from: roost_types::Origin::Service("test".into()),
+        position: None,
+    };
+    store.bus.publish(&TenantId::default(), message.into()).await
+}
+
+async fn next<T>(receiver: &mut mpsc::Receiver<T>) -> T {
+    tokio::time::timeout(support::PATIENCE, receiver.recv()).await.unwrap().unwrap()
+}
+
+async fn text(events: &mut mpsc::Receiver<BusEvent>) -> String {
+    loop {
+        if let BusEvent::Message { message, .. } = next(events).await {
+            return message.payload.as_str().unwrap().to_owned();
+        }
+    }
+}
+
+/// Waits until the node was told that both kinds of channels are back.
+async fn resubscribed(events: &mut mpsc::Receiver<BusEvent>) {
+    let mut missing = vec![Resubscribed::Node, Resubscribed::Topics];
+    while !missing.is_empty() {
+        if let BusEvent::Resubscribed(which) = next(events).await {
+            missing.retain(|one| *one != which);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scripts_that_redis_forgot_are_sent_again() {
+    let server = Server::start(&[]).await;
+    let fx = fixture(&server, settings()).await;
+    let mut raw = server.client().await;
+    for round in 0..2 {
+        redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut raw).await.unwrap();
+        let claims: Vec<_> =
+            (0..20).map(|n| claim(&fx.store_a, &device(&format!("{round}-{n}")), &fx.a)).collect();
+        let found = fx.store_a.sessions.revalidate(&claims).await.unwrap();
+        assert_eq!(found, [Revalidated::Reclaimed; 20]);
+        redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut raw).await.unwrap();
+        beat(&fx.store_a, &fx.a).await.unwrap();
+        fx.store_a.mailboxes.sweep().await.unwrap();
+        let found = fx.store_b.sessions.get(&claims[0].device).await.unwrap();
+        assert!(found.unwrap().session.is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_redis_fails_fast_and_everything_comes_back() {
+    let server = Server::start(&[]).await;
+    let fx = fixture(&server, settings()).await;
+    beat(&fx.store_a, &fx.a).await.unwrap();
+    let key = device("d");
+    let mine = claim(&fx.store_a, &key, &fx.a);
+    fx.store_a.sessions.claim(&mine).await.unwrap();
+    let mut events = fx.store_a.bus.take_events().unwrap();
+    declare(&fx.store_a, "exact/topic").await.unwrap();
+    declare(&fx.store_a, "wild/+").await.unwrap();
+    server.pause();
+    let sent = fx.store_a.mailboxes.enqueue(&key, &spec(&fx.store_a, "c", 1), None).await;
+    assert!(matches!(sent, Err(StoreError::Indeterminate(_))), "{sent:?}");
+    until(&fx.store_a, false).await;
+    let sent = fx.store_a.mailboxes.enqueue(&key, &spec(&fx.store_a, "c", 1), None).await;
+    assert!(matches!(sent, Err(StoreError::NotSent(_))), "{sent:?}");
+    server.resume();
+    until(&fx.store_a, true).await;
+    until(&fx.store_b, true).await;
+    resubscribed(&mut events).await;
+    assert_eq!(fx.store_a.sessions.revalidate(&[mine]).await.unwrap(), [Revalidated::Kept]);
+    // No node could renew meanwhile: nobody is dead, and nobody is shown offline.
+    assert_eq!(fx.store_a.nodes.dead().await.unwrap(), []);
+    assert!(fx.store_a.sessions.get(&key).await.unwrap().unwrap().session.is_some());
+    // The other node's subscriptions may come back a little later; until then it refuses.
+    while let Err(error) = publish(&fx.store_b, "exact/topic", "one").await {
+        assert!(matches!(error, StoreError::NotSent(_)), "{error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    publish(&fx.store_b, "wild/1", "two").await.unwrap();
+    assert_eq!([text(&mut events).await, text(&mut events).await], ["one", "two"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_comes_too_late_is_refused() {
+    let server = Server::start(&[]).await;
+    let me = node("a");
+    let mut config = RedisConfig::new(server.url());
+    config.write_validity = Duration::from_millis(200);
+    let (store, _run) =
+        RedisStore::connect(config, StoreSettings::default(), me.clone()).await.unwrap();
+    let key = device("d");
+    server.pause();
+    // Given up by the caller after the response timeout, and executed when Redis goes on.
+    let late = store.sessions.claim(&claim(&store, &key, &me)).await;
+    assert!(matches!(late, Err(StoreError::Indeterminate(_))), "{late:?}");
+    server.resume();
+    until(&store, true).await;
+    let mut raw = server.client().await;
+    assert_eq!(store.sessions.get(&key).await.unwrap(), None);
+    let calls: String = redis::cmd("INFO").arg("commandstats").query_async(&mut raw).await.unwrap();
+    assert!(calls.contains("cmdstat_evalsha"), "it did come: {calls}");
+    store.sessions.claim(&claim(&store, &key, &me)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_comes_back_empty_gets_the_sessions_again() {
+    let mut server = Server::start(&[]).await;
+    let fx = fixture(&server, settings()).await;
+    beat(&fx.store_a, &fx.a).await.unwrap();
+    let claims: Vec<_> =
+        (0..50).map(|n| claim(&fx.store_a, &device(&format!("d-{n}")), &fx.a)).collect();
+    for claim in &claims {
+        fx.store_a.sessions.claim(claim).await.unwrap();
+    }
+    let mut events = fx.store_b.bus.take_events().unwrap();
+    declare(&fx.store_b, "w/#").await.unwrap();
+    let mut watch = fx.store_b.sessions.watch(&TenantId::default(), None).await.unwrap();
+    server.kill();
+    until(&fx.store_a, false).await;
+    let refused = fx.store_a.sessions.get(&claims[0].device).await;
+    assert!(matches!(refused, Err(StoreError::NotSent(_))), "{refused:?}");
+    server.restart().await;
+    until(&fx.store_a, true).await;
+    until(&fx.store_b, true).await;
+    resubscribed(&mut events).await;
+    let found = fx.store_a.sessions.revalidate(&claims).await.unwrap();
+    assert_eq!(found, [Revalidated::Reclaimed; 50]);
+    assert!(matches!(next(&mut watch).await, PresenceItem::Gap), "events were lost");
+    beat(&fx.store_a, &fx.a).await.unwrap();
+    let shown = fx.store_b.sessions.get(&claims[0].device).await.unwrap().unwrap();
+    assert_eq!(shown.session.unwrap().session, claims[0].session);
+    while let Err(error) = publish(&fx.store_a, "w/1", "again").await {
+        assert!(matches!(error, StoreError::NotSent(_)), "{error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(text(&mut events).await, "again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_redis_refuses_what_is_new_and_lets_the_rest_through() {
+    let server = Server::start(&["--maxmemory", "6mb"]).await;
+    let fx = fixture(&server, settings()).await;
+    beat(&fx.store_a, &fx.a).await.unwrap();
+    let (key, other) = (device("d"), device("other"));
+    let mine = claim(&fx.store_a, &key, &fx.a);
+    fx.store_a.sessions.claim(&mine).await.unwrap();
+    let (store, mail) = (&fx.store_a, &fx.store_a.mailboxes);
+    mail.enqueue(&key, &spec(store, "before", 10), None).await.unwrap();
+    mail.enqueue(&key, &spec(store, "cancel", 10), None).await.unwrap();
+    let mut raw = server.client().await;
+    let mut filled = 0;
+    while redis::cmd("SET")
+        .arg(format!("filler-{filled}"))
+        .arg(vec![b'x'; 10_000])
+        .exec_async(&mut raw)
+        .await
+        .is_ok()
+    {
+        filled += 1;
+    }
+    let refused = mail.enqueue(&key, &spec(store, "after", 10), None).await;
+    assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+    assert_eq!(mail.get(&key, &CommandId::new("after").unwrap(), None).await, Ok(None));
+    beat(store, &fx.a).await.unwrap();
+    let second = claim(store, &other, &fx.a);
+    store.sessions.claim(&second).await.unwrap();
+    store.sessions.release(&other, second.session, &close(store)).await.unwrap();
+    assert_eq!(mail.read(&key, mine.session, 0).await.unwrap().commands.len(), 2);
+    let id = CommandId::new("before").unwrap();
+    let ended = mail.report(&key, mine.session, &id, &succeeded("fine")).await.unwrap();
+    assert!(matches!(ended, Reported::Applied { .. }), "{ended:?}");
+    mail.cancel(&key, &CommandId::new("cancel").unwrap()).await.unwrap();
+    mail.sweep().await.unwrap();
+    assert!(store.nodes.take_turn("sweep", Duration::from_secs(1)).await.unwrap());
+    declare(store, "w/#").await.unwrap();
+    for n in 0..filled {
+        redis::cmd("DEL").arg(format!("filler-{n}")).exec_async(&mut raw).await.unwrap();
+    }
+    let accepted = mail.enqueue(&key, &spec(store, "after", 10), None).await.unwrap();
+    assert!(matches!(accepted, Enqueued::Accepted { .. }), "{accepted:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_publications_arrive_once_each_at_both_nodes() {
+    let server = Server::start(&[]).await;
+    let fx = fixture(&server, settings()).await;
+    for (store, filters) in
+        [(&fx.store_a, ["t/1", "t/+", "t/#"]), (&fx.store_b, ["t/1", "+/1", "t/2"])]
+    {
+        for filter in filters {
+            declare(store, filter).await.unwrap();
+        }
+    }
+    let mut publishers = tokio::task::JoinSet::new();
+    for (store, from) in [(fx.store_a.clone(), 0), (fx.store_b.clone(), 500)] {
+        publishers.spawn(async move {
+            for n in from..from + 500 {
+                let topic = if n % 2 == 0 { "t/1" } else { "t/2" };
+                publish(&store, topic, &n.to_string()).await.unwrap();
+            }
+        });
+    }
+    publishers.join_all().await;
+    for (store, end) in [(&fx.store_a, "t/1"), (&fx.store_b, "t/2")] {
+        publish(store, end, "end").await.unwrap();
+    }
+    for store in [&fx.store_a, &fx.store_b] {
+        let mut events = store.bus.take_events().unwrap();
+        let mut seen: Vec<u32> = Vec::new();
+        let mut ends = 0;
+        while ends < 2 {
+            match text(&mut events).await.parse() {
+                Ok(number) => seen.push(number),
+                Err(_) => ends += 1,
+            }
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, (0..1_000).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spoiled_records_are_named_and_do_not_spoil_others() {
+    let server = Server::start(&[]).await;
+    let brief = StoreSettings { undelivered_after: Duration::ZERO, ..settings() };
+    let fx = fixture(&server, brief).await;
+    let mut raw = server.client().await;
+    let (store, mail) = (&fx.store_a, &fx.store_a.mailboxes);
+    let key = device("d");
+    let mine = claim(store, &key, &fx.a);
+    store.sessions.claim(&mine).await.unwrap();
+    mail.enqueue(&key, &spec(store, "c", 10), None).await.unwrap();
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*:c:*").query_async(&mut raw).await.unwrap();
+    let id = CommandId::new("c").unwrap();
+    for (field, value) in
+        [("b", "\u{1}no protobuf"), ("t", "0@x"), ("s", "99"), ("o", "nobody"), ("x", "soon")]
+    {
+        let whole: Vec<(String, Vec<u8>)> =
+            redis::cmd("HGETALL").arg(&keys[0]).query_async(&mut raw).await.unwrap();
+        redis::cmd("HSET").arg(&keys[0]).arg(field).arg(value).exec_async(&mut raw).await.unwrap();
+        let found = mail.get(&key, &id, None).await;
+        assert!(matches!(found, Err(StoreError::Corrupt(_))), "{field}: {found:?}");
+        for (name, value) in whole {
+            redis::cmd("HSET")
+                .arg(&keys[0])
+                .arg(name)
+                .arg(value)
+                .exec_async(&mut raw)
+                .await
+                .unwrap();
+        }
+    }
+    redis::cmd("HSET").arg(&keys[0]).arg("x").arg("soon").exec_async(&mut raw).await.unwrap();
+    let other = device("other");
+    store.sessions.claim(&claim(store, &other, &fx.a)).await.unwrap();
+    mail.enqueue(&other, &spec(store, "fine", 10), None).await.unwrap();
+    while mail.sweep().await.unwrap().len() != 1 {
+        tokio::task::yield_now().await;
+    }
+    let session = keys[0].replace(":c:", ":s:");
+    let session = session.trim_end_matches(":c");
+    redis::cmd("HSET").arg(session).arg("g").arg("xyz").exec_async(&mut raw).await.unwrap();
+    assert!(matches!(store.sessions.get(&key).await, Err(StoreError::Corrupt(_))));
+    redis::cmd("DEL").arg(session).exec_async(&mut raw).await.unwrap();
+    redis::cmd("SET").arg(session).arg("text").exec_async(&mut raw).await.unwrap();
+    let found = store.sessions.claim(&mine).await;
+    assert!(matches!(found, Err(StoreError::Corrupt(_))), "{found:?}");
+    let found = mail.enqueue(&key, &spec(store, "d", 1), None).await;
+    assert!(matches!(found, Err(StoreError::Corrupt(_))), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unfit_redis_is_refused_at_start() {
+    let settings = StoreSettings::default();
+    let start = async |server: &Server| {
+        let config = RedisConfig::new(server.url());
+        RedisStore::connect(config, settings.clone(), node("a")).await.map(drop).unwrap_err()
+    };
+    let server = Server::start(&["--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru"]).await;
+    let policy = "allkeys-lru".to_owned();
+    assert_eq!(start(&server).await, StartError::Eviction { policy });
+    let server = Server::start(&[]).await;
+    drop(connect(&server, &settings, &node("a")).await);
+    let mut raw = server.client().await;
+    let mut foreign = redis::cmd("HSET");
+    foreign.arg("roost:1:meta").arg("partitions").arg(64).exec_async(&mut raw).await.unwrap();
+    let error = start(&server).await;
+    assert!(matches!(error, StartError::Layout { .. }), "{error}");
+    let mut server = Server::start(&[]).await;
+    server.kill();
+    let error = start(&server).await;
+    assert!(matches!(error, StartError::Unreachable(_)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_device_costs_one_key_and_what_ends_goes_by_itself() {
+    let server = Server::start(&[]).await;
+    let fx: Fixture = fixture(&server, settings()).await;
+    let mut raw = server.client().await;
+    let (store, mail) = (&fx.store_a, &fx.store_a.mailboxes);
+    let key = device("d");
+    let mine = claim(store, &key, &fx.a);
+    store.sessions.claim(&mine).await.unwrap();
+    let mut keys = async |pattern: &str| {
+        let mut keys = redis::cmd("KEYS");
+        keys.arg(pattern).query_async::<Vec<String>>(&mut raw).await.unwrap()
+    };
+    assert_eq!(keys("*1:d").await.len(), 1, "the session's record");
+    mail.enqueue(&key, &spec(store, "c", 10), None).await.unwrap();
+    assert_eq!(keys("*1:d").await.len(), 4);
+    let id = CommandId::new("c").unwrap();
+    mail.report(&key, mine.session, &id, &succeeded("")).await.unwrap();
+    assert_eq!(keys("*:q:*").await, [""; 0]);
+    assert_eq!(keys("*:m:*").await, [""; 0]);
+    assert_eq!(keys("*:due").await, [""; 0]);
+    store.sessions.release(&key, mine.session, &close(store)).await.unwrap();
+    let left = [keys("*:s:*").await, keys("*:c:*").await, keys("*:h:*").await].concat();
+    assert_eq!(left.len(), 3);
+    for key in left {
+        let ttl: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut raw).await.unwrap();
+        assert!(ttl > 0, "{key} goes by itself");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cursor_that_is_too_old_gets_a_gap() {
+    let server = Server::start(&[]).await;
+    let fx = fixture(&server, settings()).await;
+    let (store, key) = (&fx.store_a, device("d"));
+    let home = TenantId::default();
+    let mut watch = store.sessions.watch(&home, None).await.unwrap();
+    store.sessions.claim(&claim(store, &key, &fx.a)).await.unwrap();
+    let PresenceItem::Event(first) = next(&mut watch).await else { panic!("no event yet") };
+    drop(watch);
+    let claims: Vec<_> = (0..2_000)
+        .map(|_| SessionClaim {
+            claimed_at: store.clock.now().plus(Duration::from_secs(1)),
+            ..claim(store, &key, &fx.a)
+        })
+        .collect();
+    for claim in &claims {
+        store.sessions.claim(claim).await.unwrap();
+    }
+    let mut watch = fx.store_b.sessions.watch(&home, Some(&first.cursor)).await.unwrap();
+    assert!(matches!(next(&mut watch).await, PresenceItem::Gap));
+    let mut last = None;
+    while last != claims.last().map(|claim| claim.session) {
+        if let PresenceItem::Event(event) = next(&mut watch).await {
+            last = Some(event.session);
+        }
+    }
+}
