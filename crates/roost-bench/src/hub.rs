@@ -38,6 +38,15 @@ impl HubProcess {
         }
         command.arg("--token-key-file").arg(token_file);
         command.arg("--api-key-file").arg(api_file);
+        for (name, _) in std::env::vars_os() {
+            // The benchmark's hub is nobody else's.
+            if name.to_string_lossy().starts_with("ROOST_") {
+                command.env_remove(name);
+            }
+        }
+        // A Redis that other hubs use stays clean: keys of our own, which go after a minute.
+        command.env("ROOST_REDIS__PREFIX", "roost-bench");
+        command.env("ROOST_STORE__DEVICE_RETENTION", "60s");
         if let Some(url) = redis {
             command.args(["--redis", url]);
         }
@@ -55,12 +64,7 @@ impl HubProcess {
             child.wait()?;
             bail!("the hub did not start");
         };
-        Ok(Self {
-            url: format!("ws://{edge}"),
-            child,
-            token_key,
-            _directory: directory,
-        })
+        Ok(Self { url: format!("ws://{edge}"), child, token_key, _directory: directory })
     }
 
     pub(crate) fn pid(&self) -> u32 {

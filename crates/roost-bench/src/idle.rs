@@ -89,7 +89,9 @@ pub async fn run(options: IdleOptions, progress: impl Fn(u64)) -> anyhow::Result
     let hub = Arc::into_inner(hub).expect("all who shared it have ended");
     tokio::task::spawn_blocking(|| hub.stop()).await??;
 
-    let each = |after: u64, before: u64| after.saturating_sub(before) as f64 / f64::from(options.devices);
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people; memory is far below 2^52")]
+    let each =
+        |after: u64, before: u64| after.saturating_sub(before) as f64 / f64::from(options.devices);
     Ok(IdleReport {
         devices: options.devices,
         store: if options.redis.is_some() { "redis" } else { "memory" },

@@ -28,13 +28,11 @@ impl Memory {
     fn parse(status: &str) -> Option<Self> {
         let bytes = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            let kib: u64 = line.trim_start_matches(':').trim().strip_suffix("kB")?.trim().parse().ok()?;
+            let kib: u64 =
+                line.trim_start_matches(':').trim().strip_suffix("kB")?.trim().parse().ok()?;
             Some(kib * 1024)
         };
-        Some(Self {
-            resident: bytes("VmRSS")?,
-            anonymous: bytes("RssAnon")?,
-        })
+        Some(Self { resident: bytes("VmRSS")?, anonymous: bytes("RssAnon")? })
     }
 }
 
@@ -60,10 +58,7 @@ fn parse_ticks(stat: &str) -> Option<u64> {
 /// says how many that is.
 pub fn raise_file_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let now = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,

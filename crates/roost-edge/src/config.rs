@@ -49,7 +49,8 @@ pub struct DeviceLimits {
 /// How long the edge waits for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// From the accepted socket to the end of the upgrade.
+    /// From the accepted socket to the end of the upgrade. Half a second less than the 5 s after
+    /// which a handshake that drips in is gone for certain.
     pub handshake: Duration,
     /// From the upgrade to the device's `hello`.
     pub hello: Duration,
@@ -86,10 +87,7 @@ impl Default for EdgeConfig {
 
 impl Default for PreAuthLimits {
     fn default() -> Self {
-        Self {
-            per_worker: 8_192,
-            per_address: 8_192,
-        }
+        Self { per_worker: 8_192, per_address: 8_192 }
     }
 }
 
@@ -111,7 +109,7 @@ impl Default for DeviceLimits {
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
-            handshake: Duration::from_secs(5),
+            handshake: Duration::from_millis(4_500),
             hello: Duration::from_secs(5),
             close: Duration::from_secs(2),
             stall: Duration::from_secs(27),

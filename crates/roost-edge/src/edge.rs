@@ -110,20 +110,23 @@ impl Edge {
         let count = listeners.len();
         let first = listeners.first().filter(|_| count <= MAX_WORKERS);
         let address: SocketAddr = first
-            .ok_or_else(|| io::Error::other(format!("an edge has 1 to {MAX_WORKERS} listeners, not {count}")))?
+            .ok_or_else(|| {
+                io::Error::other(format!("an edge has 1 to {MAX_WORKERS} listeners, not {count}"))
+            })?
             .local_addr()?;
         let (inboxes, received): (Vec<_>, Vec<_>) = (0..count).map(|_| worker::inbox()).unzip();
         self.inboxes
             .set(inboxes.into())
             .map_err(|_| io::Error::other("this edge serves already"))?;
         let stop = CancellationToken::new();
-        let mut threads = Vec::with_capacity(count);
+        // From here on, since workers that were started end with it where a later one cannot be.
+        let mut handle = EdgeHandle::new(Arc::clone(self), address, stop.clone());
         for (index, (listener, received)) in (0u16..).zip(listeners.into_iter().zip(received)) {
             let edge = Arc::clone(self);
-            threads.push(worker::start(edge, index, listener, received, stop.clone())?);
+            handle.add(worker::start(edge, index, listener, received, stop.clone())?);
         }
         self.lifecycle.advance(Phase::Ready);
-        Ok(EdgeHandle::new(Arc::clone(self), address, stop, threads))
+        Ok(handle)
     }
 
     /// Where this edge stands.

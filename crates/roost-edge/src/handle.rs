@@ -34,20 +34,14 @@ pub struct Drained {
 // === impl EdgeHandle ===
 
 impl EdgeHandle {
-    pub(crate) fn new(
-        edge: Arc<Edge>,
-        address: SocketAddr,
-        stop: CancellationToken,
-        threads: Vec<JoinHandle<()>>,
-    ) -> Self {
+    pub(crate) fn new(edge: Arc<Edge>, address: SocketAddr, stop: CancellationToken) -> Self {
         let closing = edge.closing.clone().drop_guard();
-        Self {
-            edge,
-            address,
-            threads,
-            _stop: stop.drop_guard(),
-            _closing: closing,
-        }
+        let threads = Vec::new();
+        Self { edge, address, threads, _stop: stop.drop_guard(), _closing: closing }
+    }
+
+    pub(crate) fn add(&mut self, thread: JoinHandle<()>) {
+        self.threads.push(thread);
     }
 
     /// Where devices connect.

@@ -29,10 +29,7 @@ pub(crate) struct Wheel<T> {
 
 impl<T> Wheel<T> {
     pub(crate) fn new() -> Self {
-        Self {
-            slots: (0..SLOTS).map(|_| Vec::new()).collect(),
-            now: 0,
-        }
+        Self { slots: (0..SLOTS).map(|_| Vec::new()).collect(), now: 0 }
     }
 
     /// Arranges for `who` to come up at `at`, or where that is past the wheel's reach, as late as

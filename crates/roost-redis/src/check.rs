@@ -34,6 +34,24 @@ pub(crate) async fn check(
     Ok(Facts { epoch })
 }
 
+/// Says so, once, where a restart of Redis loses what was accepted.
+pub(crate) async fn warn_without_persistence(connection: &mut MultiplexedConnection) {
+    let mut found = Vec::new();
+    for name in ["save", "appendonly"] {
+        let answer = redis::cmd("CONFIG").arg("GET").arg(name).query_async(connection).await;
+        let Ok([_, value]) = answer.map(|pair: [String; 2]| pair) else {
+            // A user without the right to ask: nothing is known, nothing is said.
+            return;
+        };
+        found.push(value);
+    }
+    if found == ["", "no"] {
+        tracing::warn!(
+            "this Redis keeps nothing on disk: its restart loses sessions and accepted commands"
+        );
+    }
+}
+
 fn unreachable(error: &redis::RedisError) -> StartError {
     StartError::Unreachable(error.to_string())
 }
@@ -57,11 +75,6 @@ fn judge_info(info: &str) -> Result<(), StartError> {
     {
         let policy = policy.to_owned();
         return Err(StartError::Eviction { policy });
-    }
-    if line(info, "aof_enabled") == Some("0") {
-        tracing::debug!(
-            "this Redis has no append-only file: what was accepted may not survive its restart"
-        );
     }
     Ok(())
 }

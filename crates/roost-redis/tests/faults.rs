@@ -11,6 +11,7 @@ use roost_cluster::{
     Resubscribed, Revalidated, Roles, SessionClaim, Store, StoreError, StoreSettings,
 };
 use roost_redis::{RedisConfig, RedisStore, StartError};
+use roost_telemetry::Telemetry;
 use roost_types::{
     CommandId, CommandResult, CommandSpec, DeviceKey, Payload, ResultStatus, SessionId, TenantId,
     Text, TopicFilter,
@@ -124,7 +125,12 @@ async fn scripts_that_redis_forgot_are_sent_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_redis_fails_fast_and_everything_comes_back() {
     let server = Server::start(&[]).await;
-    let fx = fixture(&server, settings()).await;
+    let telemetry = Telemetry::new("test");
+    let mut fx = fixture(&server, settings()).await;
+    let mut config = RedisConfig::new(server.url());
+    config.metrics = telemetry.redis.clone();
+    let counted = RedisStore::connect(config, settings(), fx.a.clone()).await.unwrap();
+    (fx.store_a, fx.keep) = (counted.0, Box::new((counted.1, fx.keep)));
     beat(&fx.store_a, &fx.a).await.unwrap();
     let key = device("d");
     let mine = claim(&fx.store_a, &key, &fx.a);
@@ -136,6 +142,10 @@ async fn a_paused_redis_fails_fast_and_everything_comes_back() {
     let sent = fx.store_a.mailboxes.enqueue(&key, &spec(&fx.store_a, "c", 1), None).await;
     assert!(matches!(sent, Err(StoreError::Indeterminate(_))), "{sent:?}");
     until(&fx.store_a, false).await;
+    // Each connection finds out for itself.
+    while !telemetry.render().contains("roost_redis_up{role=\"pubsub\"} 0") {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let sent = fx.store_a.mailboxes.enqueue(&key, &spec(&fx.store_a, "c", 1), None).await;
     assert!(matches!(sent, Err(StoreError::NotSent(_))), "{sent:?}");
     server.resume();
@@ -153,6 +163,15 @@ async fn a_paused_redis_fails_fast_and_everything_comes_back() {
     }
     publish(&fx.store_b, "wild/1", "two").await.unwrap();
     assert_eq!([text(&mut events).await, text(&mut events).await], ["one", "two"]);
+    let shown = telemetry.render();
+    for line in [
+        "roost_redis_up{role=\"primary\"} 1",
+        "roost_redis_up{role=\"pubsub\"} 1",
+        "roost_redis_reconnects_total{role=\"primary\"} 1",
+        "command=\"enqueue\",outcome=\"timeout\"",
+    ] {
+        assert!(shown.contains(line), "{line} in {shown}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -164,16 +183,15 @@ async fn a_write_that_comes_too_late_is_refused() {
     let (store, _run) =
         RedisStore::connect(config, StoreSettings::default(), me.clone()).await.unwrap();
     let key = device("d");
+    // So that Redis knows the script.
+    store.sessions.claim(&claim(&store, &device("first"), &me)).await.unwrap();
     server.pause();
     // Given up by the caller after the response timeout, and executed when Redis goes on.
     let late = store.sessions.claim(&claim(&store, &key, &me)).await;
     assert!(matches!(late, Err(StoreError::Indeterminate(_))), "{late:?}");
     server.resume();
     until(&store, true).await;
-    let mut raw = server.client().await;
     assert_eq!(store.sessions.get(&key).await.unwrap(), None);
-    let calls: String = redis::cmd("INFO").arg("commandstats").query_async(&mut raw).await.unwrap();
-    assert!(calls.contains("cmdstat_evalsha"), "it did come: {calls}");
     store.sessions.claim(&claim(&store, &key, &me)).await.unwrap();
 }
 
@@ -213,7 +231,7 @@ async fn a_redis_that_comes_back_empty_gets_the_sessions_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_redis_refuses_what_is_new_and_lets_the_rest_through() {
-    let server = Server::start(&["--maxmemory", "6mb"]).await;
+    let server = Server::start(&[]).await;
     let fx = fixture(&server, settings()).await;
     beat(&fx.store_a, &fx.a).await.unwrap();
     let (key, other) = (device("d"), device("other"));
@@ -223,16 +241,12 @@ async fn a_full_redis_refuses_what_is_new_and_lets_the_rest_through() {
     mail.enqueue(&key, &spec(store, "before", 10), None).await.unwrap();
     mail.enqueue(&key, &spec(store, "cancel", 10), None).await.unwrap();
     let mut raw = server.client().await;
-    let mut filled = 0;
-    while redis::cmd("SET")
-        .arg(format!("filler-{filled}"))
-        .arg(vec![b'x'; 10_000])
-        .exec_async(&mut raw)
-        .await
-        .is_ok()
-    {
-        filled += 1;
-    }
+    let mut limit = async |bytes: u64| {
+        let mut config = redis::cmd("CONFIG");
+        config.arg("SET").arg("maxmemory").arg(bytes).exec_async(&mut raw).await.unwrap();
+    };
+    // Less than it uses already.
+    limit(100_000).await;
     let refused = mail.enqueue(&key, &spec(store, "after", 10), None).await;
     assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
     assert_eq!(mail.get(&key, &CommandId::new("after").unwrap(), None).await, Ok(None));
@@ -248,9 +262,7 @@ async fn a_full_redis_refuses_what_is_new_and_lets_the_rest_through() {
     mail.sweep().await.unwrap();
     assert!(store.nodes.take_turn("sweep", Duration::from_secs(1)).await.unwrap());
     declare(store, "w/#").await.unwrap();
-    for n in 0..filled {
-        redis::cmd("DEL").arg(format!("filler-{n}")).exec_async(&mut raw).await.unwrap();
-    }
+    limit(0).await;
     let accepted = mail.enqueue(&key, &spec(store, "after", 10), None).await.unwrap();
     assert!(matches!(accepted, Enqueued::Accepted { .. }), "{accepted:?}");
 }
@@ -270,7 +282,7 @@ async fn a_thousand_publications_arrive_once_each_at_both_nodes() {
     for (store, from) in [(fx.store_a.clone(), 0), (fx.store_b.clone(), 500)] {
         publishers.spawn(async move {
             for n in from..from + 500 {
-                let topic = if n % 2 == 0 { "t/1" } else { "t/2" };
+                let topic = ["t/1", "t/2"][n % 2];
                 publish(&store, topic, &n.to_string()).await.unwrap();
             }
         });
@@ -281,7 +293,7 @@ async fn a_thousand_publications_arrive_once_each_at_both_nodes() {
     }
     for store in [&fx.store_a, &fx.store_b] {
         let mut events = store.bus.take_events().unwrap();
-        let mut seen: Vec<u32> = Vec::new();
+        let mut seen: Vec<usize> = Vec::new();
         let mut ends = 0;
         while ends < 2 {
             match text(&mut events).await.parse() {
@@ -423,5 +435,61 @@ async fn a_cursor_that_is_too_old_gets_a_gap() {
         if let PresenceItem::Event(event) = next(&mut watch).await {
             last = Some(event.session);
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_everybody_claims_at_once_all_get_their_turn() {
+    let server = Server::start(&[]).await;
+    let me = node("a");
+    let mut config = RedisConfig::new(server.url());
+    config.write_validity = support::PATIENCE;
+    let (store, _run) =
+        RedisStore::connect(config, StoreSettings::default(), me.clone()).await.unwrap();
+    let health = store.health.clone();
+    let mut claims = tokio::task::JoinSet::new();
+    for n in 0..3_000 {
+        let (store, me) = (store.clone(), me.clone());
+        claims.spawn(async move {
+            store.sessions.claim(&claim(&store, &device(&format!("d-{n}")), &me)).await
+        });
+    }
+    for claimed in claims.join_all().await {
+        claimed.unwrap();
+    }
+    assert!(!health.has_changed().unwrap(), "the connection was never in doubt");
+    assert_eq!(store.sessions.end_sessions_of(&me).await.unwrap(), 3_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_connection_is_replaced_on_its_own() {
+    let server = Server::start(&[]).await;
+    let fx = fixture(&server, settings()).await;
+    let mut raw = server.client().await;
+    let mut kill = async |kind: &str| {
+        let mut kill = redis::cmd("CLIENT");
+        kill.arg("KILL").arg("TYPE").arg(kind).arg("SKIPME").arg("yes");
+        kill.exec_async(&mut raw).await.unwrap();
+    };
+    let mut events = fx.store_a.bus.take_events().unwrap();
+    for n in 0..300 {
+        declare(&fx.store_a, &format!("t/{n}")).await.unwrap();
+    }
+    declare(&fx.store_a, "w/#").await.unwrap();
+    let health = fx.store_a.health.clone();
+    kill("pubsub").await;
+    resubscribed(&mut events).await;
+    assert!(!health.has_changed().unwrap(), "commands went on");
+    kill("normal").await;
+    until(&fx.store_a, false).await;
+    until(&fx.store_a, true).await;
+    until(&fx.store_b, true).await;
+    for topic in ["t/0", "t/299", "w/1"] {
+        while let Err(error) = publish(&fx.store_b, topic, topic).await {
+            // The first may go to the connection that was just killed.
+            assert!(!matches!(error, StoreError::Corrupt(_)), "{error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(text(&mut events).await, topic);
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use roost_client::device::{Device, DeviceEvent, DeviceEvents, DeviceOptions, IncomingCommand, Outcome};
+use roost_client::device::{
+    Device, DeviceEvent, DeviceEvents, DeviceOptions, IncomingCommand, Outcome,
+};
 use roost_types::{Message, Payload, Text, Topic};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
@@ -206,7 +208,8 @@ async fn obey(device: &Device, command: IncomingCommand, name: &str) -> Outcome 
         }
         "fail" => Outcome::failed(id, "asked to fail"),
         other => {
-            let error = format!("{other:?} is not known here; echo, read, reboot, wait and fail are");
+            let error =
+                format!("{other:?} is not known here; echo, read, reboot, wait and fail are");
             Outcome::rejected(id, &error)
         }
     }
@@ -225,7 +228,5 @@ fn temperature(name: &str) -> f64 {
 }
 
 fn hash(name: &str) -> u32 {
-    name.bytes().fold(2_166_136_261, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(16_777_619)
-    })
+    name.bytes().fold(2_166_136_261, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(16_777_619))
 }

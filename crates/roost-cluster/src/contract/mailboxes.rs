@@ -77,6 +77,8 @@ pub async fn a_command_waits_for_its_device<F: Future<Output = Fixture>>(
         assert_eq!((command.state, dispatch), (S::Queued, None));
         assert_eq!((command.attempt, command.session), (0, None));
     }
+    let seen = fx.store_a.sessions.get(&key).await.unwrap();
+    assert_eq!(seen, None, "commands that wait do not make a device known");
     let claim = claim(&fx.store_b, &key, &fx.b);
     let claimed = fx.store_b.sessions.claim(&claim).await.unwrap();
     assert_eq!(claimed.pending, 3);

@@ -142,6 +142,7 @@ impl Devices {
             .0
             .range((start, Bound::Unbounded))
             .take_while(|(key, _)| key.tenant == *tenant)
+            .filter(|(_, device)| device.was_seen())
             .map(|(key, device)| describe(key, device))
             .filter(|record| filter.accepts(record))
             .take(page.size.saturating_add(1))
@@ -191,6 +192,11 @@ impl Device {
             last_close: self.last_close.clone(),
             pending: self.order.len() as u64,
         }
+    }
+
+    /// Whether it ever connected. One that only has commands waiting did not.
+    pub(super) fn was_seen(&self) -> bool {
+        self.session.is_some() || self.last_close.is_some()
     }
 
     /// `Fenced` unless this is the device's session.

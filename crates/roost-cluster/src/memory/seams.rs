@@ -56,7 +56,7 @@ impl Sessions for MemoryNode {
         let state = self.hub.state.lock();
         let (now, lease) = (self.hub.now(), self.hub.settings.lease);
         let live = |node: &NodeRef| state.members.is_live(node, lease, now);
-        let found = state.devices.get(device);
+        let found = state.devices.get(device).filter(|found| found.was_seen());
         Ok(found.map(|found| found.record(device, live, now)))
     }
 

@@ -59,9 +59,7 @@ impl Conn {
         }
         let code = error.code.close_code().unwrap_or(1011);
         let reason = error.message.clone();
-        self.counted
-            .borrow_mut()
-            .closing(Cause::Hub, DisconnectReason::from_error(error.code));
+        self.counted.borrow_mut().closing(Cause::Hub, DisconnectReason::from_error(error.code));
         tracing::debug!(peer = %self.peer, code, %reason, "closing a connection: {reason}");
         if self.speech != Speech::Echo {
             let frame = crate::adapter::encode(self.speech, &ToDevice::error(None, error));
@@ -75,9 +73,7 @@ impl Conn {
         if !self.is_open() {
             return;
         }
-        self.counted
-            .borrow_mut()
-            .closing(Cause::Hub, DisconnectReason::from_error(code));
+        self.counted.borrow_mut().closing(Cause::Hub, DisconnectReason::from_error(code));
         let reason = Cow::Borrowed(code.label());
         let code = code.close_code().unwrap_or(1001);
         self.say_close(Ending { code, reason, by });
@@ -112,11 +108,7 @@ impl Conn {
             let shown = code.unwrap_or(1005);
             let cause = DisconnectReason::from_close_code(shown);
             self.counted.borrow_mut().closing(Cause::Device, cause);
-            self.settle(Ending {
-                code: shown,
-                reason: reason.into(),
-                by: Initiator::Device,
-            });
+            self.settle(Ending { code: shown, reason: reason.into(), by: Initiator::Device });
             self.send_last(&encode_close(code.unwrap_or(1000), ""));
         }
         self.break_off();
@@ -197,11 +189,7 @@ impl Exit {
 
 impl Ending {
     fn unknown() -> Self {
-        Self {
-            code: 1006,
-            reason: "the connection was lost".into(),
-            by: Initiator::Device,
-        }
+        Self { code: 1006, reason: "the connection was lost".into(), by: Initiator::Device }
     }
 }
 

@@ -14,17 +14,19 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use bytes::Bytes;
-use roost_auth::Identity;
+use roost_auth::{Identity, LEEWAY};
+use roost_cluster::Initiator;
+use roost_telemetry::metrics::ConnectionGuard;
 use roost_telemetry::metrics::labels::Protocol;
-use roost_telemetry::metrics::{ConnectionGuard};
-use roost_types::{HubError, UnixMillis};
+use roost_types::{ErrorCode, HubError, UnixMillis};
 use roost_wire::ws::{Decoder, Limits, Role};
 
 pub(crate) use self::ending::Ending;
+use self::ending::Exit;
 pub(crate) use self::send::{Class, Sent};
 use self::timers::Timers;
 use crate::admission::{AddressSlot, ConnectionSlot};
+use crate::lifecycle::Phase;
 use crate::outbox::Outbox;
 use crate::session::Session;
 use crate::transport::Transport;
@@ -91,6 +93,8 @@ pub(crate) struct Arrival {
     pub(crate) _address_slot: Option<AddressSlot>,
     /// Whether `?hello=auto` stands for the device's `hello`.
     pub(crate) auto_hello: bool,
+    /// Bytes that came with the handshake.
+    pub(crate) early: Box<[u8]>,
 }
 
 /// A connection as it comes out of the handshake.
@@ -101,8 +105,6 @@ pub(crate) struct Upgraded {
     pub(crate) arrival: Arrival,
     pub(crate) counted: ConnectionGuard,
     pub(crate) slot: ConnectionSlot,
-    /// Bytes that came with the handshake.
-    pub(crate) early: Bytes,
 }
 
 // === impl Conn ===
@@ -116,21 +118,22 @@ impl fmt::Debug for Conn {
 impl Conn {
     /// Gives the connection its place on the worker and its task.
     pub(crate) fn start(worker: &Rc<Worker>, upgraded: Upgraded) {
-        let early = upgraded.early.clone();
         let conn = worker.admit(|place| Rc::new(Self::new(worker, place, upgraded)));
         conn.arm();
-        tokio::task::spawn_local(task::run(conn, early));
+        if worker.edge.phase() >= Phase::Draining {
+            // Let in before the drain began, upgraded after.
+            conn.close_planned(ErrorCode::Draining, Initiator::Hub);
+        }
+        tokio::task::spawn_local(task::run(Exit(conn)));
     }
 
     fn new(worker: &Rc<Worker>, place: Place, upgraded: Upgraded) -> Self {
         let config = &worker.edge.config;
         let now = worker.now.get();
         let (max_message, stage, hello_by) = match upgraded.speech {
-            Speech::Json => (
-                config.limits.frame_bytes,
-                Stage::Greeting,
-                now + ticks(config.timeouts.hello),
-            ),
+            Speech::Json => {
+                (config.limits.frame_bytes, Stage::Greeting, now + ticks(config.timeouts.hello))
+            }
             Speech::Echo => (config.limits.echo_frame_bytes, Stage::Live, timers::NEVER),
         };
         Self {
@@ -166,6 +169,11 @@ impl Conn {
         self.session.get().filter(|_| self.stage.get() == Stage::Live)
     }
 
+    /// The hello came: what follows takes as long as the store does.
+    pub(crate) fn greeted(&self) {
+        self.timers.phase_by.set(timers::NEVER);
+    }
+
     /// The device was welcomed: no more waiting for `hello`.
     pub(crate) fn go_live(&self, keepalive: std::time::Duration, expires: Option<UnixMillis>) {
         if self.stage.get() != Stage::Greeting {
@@ -175,7 +183,8 @@ impl Conn {
         self.timers.phase_by.set(timers::NEVER);
         self.timers.set_keepalive(ticks(keepalive));
         if let Some(expires) = expires {
-            let left = expires.since(self.worker.edge.store.clock.now());
+            // Believed for as long as a new connection with it would be.
+            let left = expires.plus(LEEWAY).since(self.worker.edge.store.clock.now());
             let by = self.worker.now.get().saturating_add(ticks(left));
             self.timers.expires_by.set(by);
         }

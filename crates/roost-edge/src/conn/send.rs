@@ -5,9 +5,7 @@ use std::io;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use roost_telemetry::metrics::labels::{
-    Direction, DropReason, GapCause, SlowAction,
-};
+use roost_telemetry::metrics::labels::{Direction, DropReason, GapCause, SlowAction};
 use roost_types::{CommandId, ErrorCode, HubError, Topic, TopicFilter};
 use roost_wire::device::ToDevice;
 use tokio::sync::Notify;
@@ -155,9 +153,10 @@ impl Conn {
 
     /// Waits until everything is written, or nothing will be.
     pub(super) async fn drained(&self) {
-        let waiting = self.outbox.borrow_mut().as_mut().map(|outbox| {
-            Rc::clone(outbox.drained.get_or_insert_with(|| Rc::new(Notify::new())))
-        });
+        let waiting =
+            self.outbox.borrow_mut().as_mut().map(|outbox| {
+                Rc::clone(outbox.drained.get_or_insert_with(|| Rc::new(Notify::new())))
+            });
         if let Some(drained) = waiting {
             drained.notified().await;
         }
@@ -188,12 +187,10 @@ impl Conn {
         }
         match std::mem::take(&mut outbox.missed) {
             Missed::Nothing => {}
-            Missed::Topics(topics) => {
-                for topic in topics {
-                    self.say_gap(TopicFilter::from(topic), GapCause::Dropped);
-                }
-            }
-            Missed::Everything => session::tell_gap(self, GapCause::Dropped),
+            Missed::Topics(topics) => session::tell_gap(self, GapCause::Dropped, |filter| {
+                topics.iter().any(|topic| filter.matches(topic))
+            }),
+            Missed::Everything => session::tell_gap(self, GapCause::Dropped, |_| true),
         }
         if outbox.mail_waits {
             session::mail::read(self);

@@ -3,9 +3,10 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::pin::Pin;
 use std::rc::Rc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use roost_telemetry::metrics::labels::{Direction, MessageKind};
 use roost_types::{ErrorCode, HubError};
 use roost_wire::device::{FromDevice, Reject};
@@ -48,42 +49,57 @@ enum Read {
 
 /// Runs a connection to its end. Kept small, since every idle connection has one: whatever handles
 /// messages is boxed while it runs.
-pub(super) async fn run(conn: Rc<Conn>, early: Bytes) {
-    let exit = Exit(Rc::clone(&conn));
-    if !early.is_empty() || begins_by_itself(&conn) {
-        Box::pin(begin(&conn, early)).await;
+pub(super) async fn run(exit: Exit) {
+    if begins_by_itself(&exit.0) {
+        Box::pin(begin(&exit.0)).await;
     }
-    while conn.stage() != Stage::Over {
-        if conn.transport.readable().await.is_err() {
-            conn.peer_vanishes();
+    while exit.0.stage() != Stage::Over {
+        if exit.0.transport.readable().await.is_err() {
+            exit.0.peer_vanishes();
             break;
         }
-        match read(&conn) {
-            Read::Nothing => {}
-            Read::End => conn.peer_vanishes(),
-            Read::Some(inputs, more) => {
-                if !inputs.is_empty() {
-                    Box::pin(handle(&conn, inputs)).await;
-                }
-                if more {
-                    tokio::task::yield_now().await;
-                }
-            }
+        if let Some(work) = turn(&exit.0) {
+            work.await;
         }
     }
     Box::pin(exit.release()).await;
 }
 
-/// Whether something is to be done before the device says anything.
+/// Whether something is to be done before the socket has anything.
 fn begins_by_itself(conn: &Conn) -> bool {
-    conn.arrival
-        .borrow()
-        .as_ref()
-        .is_some_and(|arrival| arrival.auto_hello || arrival.identity.is_err())
+    conn.arrival.borrow().as_ref().is_some_and(|arrival| {
+        arrival.auto_hello || arrival.identity.is_err() || !arrival.early.is_empty()
+    })
+}
+
+/// Reads once, and gives what is to be done about it, if anything.
+fn turn(conn: &Rc<Conn>) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
+    match read(conn) {
+        Read::Nothing => None,
+        Read::End => {
+            conn.peer_vanishes();
+            None
+        }
+        Read::Some(inputs, false) if inputs.is_empty() => None,
+        Read::Some(inputs, more) => {
+            let conn = Rc::clone(conn);
+            Some(Box::pin(async move {
+                handle(&conn, inputs).await;
+                if more {
+                    tokio::task::yield_now().await;
+                }
+            }))
+        }
+    }
 }
 
 /// Tells a refused device so, implies a `hello`, and parses what came with the handshake.
-async fn begin(conn: &Rc<Conn>, early: Bytes) {
+async fn begin(conn: &Rc<Conn>) {
+    let mut early = conn
+        .arrival
+        .borrow_mut()
+        .as_mut()
+        .map_or_else(Box::default, |arrival| std::mem::take(&mut arrival.early));
     let refusal = conn.arrival.borrow().as_ref().and_then(|arrival| arrival.identity.clone().err());
     if let Some(error) = refusal {
         conn.close(error);
@@ -92,7 +108,6 @@ async fn begin(conn: &Rc<Conn>, early: Bytes) {
     if auto && conn.is_open() {
         session::handle(conn, FromDevice::default_hello()).await;
     }
-    let mut early = BytesMut::from(early);
     let inputs = decode(conn, &mut early);
     handle(conn, inputs).await;
 }
@@ -205,7 +220,7 @@ fn refuse(conn: &Rc<Conn>, reject: Reject) {
     if reject.fatal {
         return conn.close(HubError::new(reject.code, reject.message));
     }
-    if conn.stage() == Stage::Greeting {
+    if conn.stage() == Stage::Greeting && reject.code == ErrorCode::UnknownType {
         let text = format!("the first message was to be a hello: {}", reject.message);
         return conn.close(HubError::new(ErrorCode::HelloExpected, text));
     }
@@ -220,4 +235,21 @@ fn broken(error: WsError) -> HubError {
         _ => ErrorCode::ProtocolError,
     };
     HubError::new(code, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of what a function's future keeps, without running it.
+    fn size_of_future<F>(_: fn(Exit) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        let (task, conn) = (size_of_future(run), size_of::<Conn>());
+        assert!(task <= 128, "an idle connection's task has {task} bytes");
+        assert!(conn <= 512, "a connection has {conn} bytes");
+    }
 }

@@ -75,8 +75,10 @@ impl Timers {
     }
 
     fn silent_at(&self) -> Ticks {
-        // Told within 1.5 times the interval: rounded down, since the wheel adds up to a tick.
-        self.ping_at().saturating_add(self.keepalive.get() / 2)
+        // Two ticks early, as the wheel may be late by as much: silence is to be found out within one
+        // and a half intervals.
+        let patience = (self.keepalive.get() / 2).saturating_sub(2).max(1);
+        self.ping_at().saturating_add(patience)
     }
 
     /// What is due; of several things the one that ends the connection soonest.
@@ -99,14 +101,8 @@ impl Timers {
 
     /// When to look again.
     pub(super) fn next(&self) -> Ticks {
-        let life = if self.pinged.get() {
-            self.silent_at()
-        } else {
-            self.ping_at()
-        };
-        life.min(self.phase_by.get())
-            .min(self.stalled_by.get())
-            .min(self.expires_by.get())
+        let life = if self.pinged.get() { self.silent_at() } else { self.ping_at() };
+        life.min(self.phase_by.get()).min(self.stalled_by.get()).min(self.expires_by.get())
     }
 }
 
@@ -119,8 +115,8 @@ mod tests {
         let timers = Timers::new(10, 40, NEVER);
         assert_eq!((timers.next(), timers.due(49)), (50, Due::Nothing));
         assert_eq!(timers.due(50), Due::Ping);
-        assert_eq!((timers.next(), timers.due(51)), (70, Due::Nothing));
-        assert_eq!(timers.due(70), Due::Silent);
+        assert_eq!((timers.next(), timers.due(51)), (68, Due::Nothing));
+        assert_eq!(timers.due(68), Due::Silent);
         timers.hear(70);
         assert_eq!((timers.next(), timers.due(70)), (110, Due::Nothing));
     }

@@ -107,7 +107,7 @@ async fn exchange(
     worker: &Rc<Worker>,
     socket: TcpStream,
     refused: Option<AdmissionDecision>,
-) -> Result<(Accepted, TcpStream, Bytes), ConnectOutcome> {
+) -> Result<(Accepted, TcpStream, Box<[u8]>), ConnectOutcome> {
     let verdict: Rc<Verdict> = Rc::default();
     let service = service_fn(|mut request: Request<Incoming>| {
         let answer = answer(worker, &mut request, refused, &verdict);
@@ -121,7 +121,10 @@ async fn exchange(
         .serve_connection(TokioIo::new(socket), service);
     let served = connection.without_shutdown().await;
     match (served, verdict.take()) {
-        (Ok(parts), Some(Ok(accepted))) => Ok((accepted, parts.io.into_inner(), parts.read_buf)),
+        (Ok(parts), Some(Ok(accepted))) => {
+            // A copy: even an empty slice of hyper's buffer keeps all of it.
+            Ok((accepted, parts.io.into_inner(), parts.read_buf.as_ref().into()))
+        }
         (_, Some(Err(outcome))) => Err(outcome),
         (Err(error), None) if error.is_timeout() => Err(ConnectOutcome::Timeout),
         // hyper has answered 400 or 431 itself.
@@ -177,7 +180,7 @@ fn switch(
 struct Parts {
     accepted: Accepted,
     socket: TcpStream,
-    early: Bytes,
+    early: Box<[u8]>,
     peer: SocketAddr,
     slots: Slots,
 }
@@ -192,6 +195,7 @@ impl Parts {
             identity: self.accepted.identity,
             _address_slot: (!proven && speech != Speech::Echo).then_some(self.slots.address),
             auto_hello: self.accepted.auto_hello,
+            early: self.early,
         };
         let upgraded = Upgraded {
             transport: Transport::Tcp(self.socket),
@@ -200,7 +204,6 @@ impl Parts {
             arrival,
             counted: worker.edge.metrics().connected(speech.label(), took),
             slot: self.slots.connection,
-            early: self.early,
         };
         Conn::start(worker, upgraded);
     }

@@ -29,13 +29,7 @@ impl Refusal {
         outcome: ConnectOutcome,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self {
-            status,
-            code,
-            message: message.into(),
-            outcome,
-            headers: Vec::new(),
-        }
+        Self { status, code, message: message.into(), outcome, headers: Vec::new() }
     }
 
     fn with(mut self, name: HeaderName, value: &'static str) -> Self {
@@ -56,24 +50,17 @@ impl Refusal {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, code, outcome, text).with(ALLOW, "GET")
     }
 
-    /// HTTP/1.0: 505.
-    pub(super) fn http_version() -> Self {
-        let (code, outcome) = (ErrorCode::ProtocolError, ConnectOutcome::BadRequest);
-        let text = "a WebSocket is opened with HTTP/1.1";
-        Self::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, code, outcome, text)
-    }
-
-    /// No upgrade asked for: 426.
+    /// No upgrade asked for: 400 that says what is served here.
     pub(super) fn no_upgrade() -> Self {
-        let (code, outcome) = (ErrorCode::ProtocolError, ConnectOutcome::BadRequest);
         let text = "this is a WebSocket endpoint: send Connection: Upgrade and Upgrade: websocket";
-        Self::new(StatusCode::UPGRADE_REQUIRED, code, outcome, text).with(UPGRADE, "websocket")
+        Self::bad_upgrade(text).with(UPGRADE, "websocket")
     }
 
     /// Another version of the WebSocket protocol: 426.
     pub(super) fn websocket_version() -> Self {
         let (code, outcome) = (ErrorCode::ProtocolError, ConnectOutcome::BadRequest);
-        let text = "this hub speaks version 13 of the WebSocket protocol: send Sec-WebSocket-Version: 13";
+        let text =
+            "this hub speaks version 13 of the WebSocket protocol: send Sec-WebSocket-Version: 13";
         Self::new(StatusCode::UPGRADE_REQUIRED, code, outcome, text)
             .with(SEC_WEBSOCKET_VERSION, "13")
             .with(UPGRADE, "websocket")

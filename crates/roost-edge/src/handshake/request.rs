@@ -59,7 +59,7 @@ fn check_upgrade<B>(request: &Request<B>) -> Result<(), Refusal> {
         return Err(Refusal::method());
     }
     if request.version() != Version::HTTP_11 {
-        return Err(Refusal::http_version());
+        return Err(Refusal::bad_upgrade("a WebSocket is opened with HTTP/1.1"));
     }
     if headers.get_all(HOST).iter().count() != 1 {
         return Err(Refusal::bad_upgrade("the request needs exactly one Host header"));
@@ -74,7 +74,9 @@ fn check_upgrade<B>(request: &Request<B>) -> Result<(), Refusal> {
     let key = keys.next().map(|key| STANDARD.decode(key.as_bytes()));
     match (key, keys.next()) {
         (Some(Ok(key)), None) if key.len() == 16 => Ok(()),
-        _ => Err(Refusal::bad_upgrade("Sec-WebSocket-Key is to be 16 random bytes in base64, once")),
+        _ => {
+            Err(Refusal::bad_upgrade("Sec-WebSocket-Key is to be 16 random bytes in base64, once"))
+        }
     }
 }
 
@@ -100,7 +102,9 @@ fn choose_subprotocol(headers: &HeaderMap) -> Result<Option<&'static str>, Refus
     let mut offers = lists
         .flat_map(|list| list.as_bytes().split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
-        .filter(|offer| !offer.is_empty() && !offer.starts_with(SUBPROTOCOL_BEARER_PREFIX.as_bytes()))
+        .filter(|offer| {
+            !offer.is_empty() && !offer.starts_with(SUBPROTOCOL_BEARER_PREFIX.as_bytes())
+        })
         .peekable();
     if offers.peek().is_none() {
         return Ok(None);
@@ -108,7 +112,8 @@ fn choose_subprotocol(headers: &HeaderMap) -> Result<Option<&'static str>, Refus
     if offers.any(|offer| offer == SUBPROTOCOL_JSON.as_bytes()) {
         return Ok(Some(SUBPROTOCOL_JSON));
     }
-    let text = format!("none of the subprotocols offered is known; this hub speaks {SUBPROTOCOL_JSON}");
+    let text =
+        format!("none of the subprotocols offered is known; this hub speaks {SUBPROTOCOL_JSON}");
     Err(Refusal::bad_upgrade(text))
 }
 

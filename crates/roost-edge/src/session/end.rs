@@ -28,11 +28,7 @@ pub(crate) fn detach(conn: &Conn) {
 
 /// Tells the store that a session is over, now or once it can be reached.
 pub(crate) async fn release(worker: &Rc<Worker>, session: &Session, close: LastClose) {
-    let unreleased = Unreleased {
-        device: session.device.clone(),
-        session: session.id,
-        close,
-    };
+    let unreleased = Unreleased { device: session.device.clone(), session: session.id, close };
     try_release(worker, unreleased).await;
 }
 

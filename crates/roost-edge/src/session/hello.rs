@@ -31,6 +31,7 @@ pub(super) async fn greet(conn: &Rc<Conn>, hello: Hello) {
 }
 
 async fn begin(conn: &Rc<Conn>, hello: &Hello) -> Result<(), HubError> {
+    conn.greeted();
     let edge = &conn.worker.edge;
     let identity = identify(conn, hello.token.as_ref())?;
     if !edge.lease.is_valid() {

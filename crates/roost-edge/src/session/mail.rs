@@ -82,6 +82,22 @@ pub(crate) fn read(conn: &Rc<Conn>) {
     }
 }
 
+/// Has the mailbox read once the lease is valid, at the pace of the worker's clock.
+pub(crate) fn read_later(conn: &Conn) {
+    let Some(session) = conn.session.get() else {
+        return;
+    };
+    match session.mail.get() {
+        Reading::No => {
+            session.mail.set(Reading::Wanted);
+            conn.worker.read_mail_later(conn.place);
+        }
+        // Whoever set this takes care of it.
+        Reading::Wanted => {}
+        Reading::Yes | Reading::Again => session.mail.set(Reading::Again),
+    }
+}
+
 async fn read_on(conn: Rc<Conn>) {
     let Some(session) = conn.session.get() else {
         return;
@@ -97,7 +113,7 @@ async fn read_on(conn: Rc<Conn>) {
     session.mail.set(Reading::No);
     match stopped {
         None | Some(Stop::Over) => {}
-        Some(Stop::Suspended) => conn.worker.read_mail_later(conn.place),
+        Some(Stop::Suspended) => read_later(&conn),
         Some(Stop::NoRoom) => {
             // There may be room by now.
             if !conn.read_mail_when_room() {
@@ -200,10 +216,7 @@ pub(crate) fn disconnect(conn: &Rc<Conn>, reason: &str) {
         format!("an operator disconnected this device: {reason}")
     };
     if conn.live_session().is_some() {
-        conn.say(&ToDevice::Goaway {
-            reason: "disconnected".into(),
-            retry_after_ms: None,
-        });
+        conn.say(&ToDevice::Goaway { reason: "disconnected".into(), retry_after_ms: None });
     }
     let error = HubError::new(ErrorCode::Disconnected, text);
     conn.close_by(roost_cluster::Initiator::Operator, error);

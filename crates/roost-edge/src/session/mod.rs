@@ -108,12 +108,14 @@ async fn request(conn: &Rc<Conn>, session: &Session, message: FromDevice) {
     }
 }
 
-/// Tells of a gap in every subscription.
-pub(crate) fn tell_gap(conn: &Rc<Conn>, cause: GapCause) {
+/// Tells of a gap in those subscriptions that are `affected`.
+pub(crate) fn tell_gap(conn: &Rc<Conn>, cause: GapCause, affected: impl Fn(&TopicFilter) -> bool) {
     let Some(session) = conn.live_session() else {
         return;
     };
-    let topics = session.subscriptions.borrow().clone();
+    let subscriptions = session.subscriptions.borrow();
+    let topics: Vec<_> = subscriptions.iter().filter(|filter| affected(filter)).cloned().collect();
+    drop(subscriptions);
     for topic in topics {
         conn.say_gap(topic, cause);
     }
@@ -139,7 +141,15 @@ fn store_failed(conn: &Rc<Conn>, error: StoreError) -> Option<HubError> {
         // What the store said names its address: for the log, not for devices.
         error => {
             tracing::debug!(peer = %conn.peer, %error, "the store failed a device's request");
-            Some(HubError::new(error.code(), "the hub's store did not take it; send it again in a few seconds"))
+            let code = match error {
+                // For a device there is no difference to the other ways of being out of reach.
+                StoreError::NotSent(_) | StoreError::Stale => ErrorCode::Unavailable,
+                error => error.code(),
+            };
+            Some(HubError::new(
+                code,
+                "the hub's store did not take it; send it again in a few seconds",
+            ))
         }
     }
 }

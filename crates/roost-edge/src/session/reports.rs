@@ -50,13 +50,7 @@ pub(super) async fn result(
     report(conn, session, about, Report::Result(result), true).await;
 }
 
-async fn report(
-    conn: &Rc<Conn>,
-    session: &Session,
-    about: About,
-    report: Report,
-    wants_ack: bool,
-) {
+async fn report(conn: &Rc<Conn>, session: &Session, about: About, report: Report, wants_ack: bool) {
     if !may_act(conn) {
         return refuse(conn, about, suspended());
     }
@@ -88,11 +82,7 @@ async fn report(
 }
 
 fn ack(conn: &Rc<Conn>, (id, command): About) {
-    conn.say(&ToDevice::Ack {
-        id,
-        command_id: Some(command),
-        position: None,
-    });
+    conn.say(&ToDevice::Ack { id, command_id: Some(command), position: None });
 }
 
 fn refuse(conn: &Rc<Conn>, (id, command): About, error: HubError) {

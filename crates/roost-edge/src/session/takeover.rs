@@ -28,15 +28,13 @@ pub(super) fn begin(conn: &Rc<Conn>, device: &DeviceKey, old: SessionId, owner: 
     let edge = &conn.worker.edge;
     let takeovers = &edge.telemetry.node.session_takeovers;
     if owner.id == edge.node.id {
-        takeovers.inc(TakeoverReason::SameNode);
+        let same_life = *owner == edge.node;
+        takeovers.inc(if same_life { TakeoverReason::SameNode } else { TakeoverReason::DeadNode });
         edge.close_replaced(old);
     } else {
         takeovers.inc(TakeoverReason::OtherNode);
-        let event = NodeEvent::Replaced {
-            device: device.clone(),
-            session: old,
-            by: edge.node.id.clone(),
-        };
+        let event =
+            NodeEvent::Replaced { device: device.clone(), session: old, by: edge.node.id.clone() };
         tokio::task::spawn_local(remind(Arc::clone(edge), owner.clone(), old, event));
     }
 }

@@ -32,12 +32,7 @@ pub(super) struct Publication {
     pub(super) headers: Headers,
 }
 
-pub(super) async fn subscribe(
-    conn: &Rc<Conn>,
-    session: &Session,
-    id: Option<u32>,
-    wanted: Wanted,
-) {
+pub(super) async fn subscribe(conn: &Rc<Conn>, session: &Session, id: Option<u32>, wanted: Wanted) {
     match add(conn, session, &wanted).await {
         Ok(()) => {
             ack(conn, id);
@@ -100,7 +95,9 @@ fn check(conn: &Conn, session: &Session, wanted: &Wanted) -> Result<(), HubError
     let most = conn.worker.edge.config.limits.subscriptions;
     let subscriptions = session.subscriptions.borrow();
     if subscriptions.len() >= most && !subscriptions.contains(&wanted.topic) {
-        let text = format!("this connection has {most} subscriptions, the most allowed; unsubscribe from some, or use wildcards");
+        let text = format!(
+            "this connection has {most} subscriptions, the most allowed; unsubscribe from some, or use wildcards"
+        );
         return Err(HubError::new(ErrorCode::LimitExceeded, text).at("topic"));
     }
     Ok(())
@@ -110,12 +107,14 @@ fn check_qos(qos: Qos) -> Result<(), HubError> {
     if qos == Qos::BestEffort {
         return Ok(());
     }
-    let text = "this hub keeps no topic logs yet, so nothing can be acknowledged as kept; use qos 0";
+    let text =
+        "this hub keeps no topic logs yet, so nothing can be acknowledged as kept; use qos 0";
     Err(HubError::new(ErrorCode::QosUnsupported, text).at("qos"))
 }
 
 fn reserved(topic: &str) -> HubError {
-    let text = format!("{topic:?} is one of the hub's own topics, which start with $; devices use others");
+    let text =
+        format!("{topic:?} is one of the hub's own topics, which start with $; devices use others");
     HubError::new(ErrorCode::PermissionDenied, text).at("topic")
 }
 
@@ -123,11 +122,7 @@ fn reserved(topic: &str) -> HubError {
 fn tell_no_log(conn: &Rc<Conn>, wanted: Wanted) {
     if wanted.position.is_some() {
         conn.worker.edge.metrics().gaps.inc(GapCause::NoLog);
-        conn.say(&ToDevice::Gap {
-            topic: wanted.topic,
-            from: wanted.position,
-            to: None,
-        });
+        conn.say(&ToDevice::Gap { topic: wanted.topic, from: wanted.position, to: None });
     }
 }
 

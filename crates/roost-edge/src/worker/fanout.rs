@@ -30,14 +30,15 @@ pub(super) async fn run(worker: Rc<Worker>, mut publications: mpsc::Receiver<Pub
 fn hand_out(worker: &Worker, publication: &Publication, places: &[Place]) {
     let (mut sent, mut gone) = (0, 0);
     for place in places {
-        let outcome = worker.find(*place).filter(|conn| conn.is_open()).map(|conn| {
-            conn.send(&publication.frame, Class::Publication(&publication.topic))
-        });
-        match outcome {
-            Some(Sent::Written | Sent::Queued) => sent += 1,
-            // Counted where the queue was full.
-            Some(Sent::Dropped) => {}
-            None => gone += 1,
+        let Some(conn) = worker.find(*place).filter(|conn| conn.is_open()) else {
+            gone += 1;
+            continue;
+        };
+        match conn.send(&publication.frame, Class::Publication(&publication.topic)) {
+            Sent::Written | Sent::Queued => sent += 1,
+            // It has a full queue, and that is counted there.
+            Sent::Dropped if conn.is_open() => {}
+            Sent::Dropped => gone += 1,
         }
     }
     let metrics = worker.edge.metrics();

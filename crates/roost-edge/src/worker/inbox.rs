@@ -2,8 +2,8 @@
 //! full. Publications may be lost there (each is counted, and subscribers get a gap); node events
 //! are made good by reading every mailbox.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -82,11 +82,8 @@ pub(crate) fn inbox() -> (Inbox, Received) {
     let (publications, publications_in) = mpsc::channel(PUBLICATIONS);
     let (jobs, jobs_in) = mpsc::channel(JOBS);
     let lost = Arc::new(Lost::default());
-    let received = Received {
-        publications: publications_in,
-        jobs: jobs_in,
-        lost: Arc::clone(&lost),
-    };
+    let received =
+        Received { publications: publications_in, jobs: jobs_in, lost: Arc::clone(&lost) };
     (Inbox { publications, jobs, lost }, received)
 }
 
@@ -128,5 +125,32 @@ impl Lost {
     /// Whether jobs were lost since it was asked last.
     pub(crate) fn take_jobs(&self) -> bool {
         self.jobs.swap(false, Ordering::AcqRel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_finds_no_room_is_flagged_once() {
+        let (inbox, received) = inbox();
+        let publication = Publication {
+            tenant: TenantId::default(),
+            topic: Topic::new("t").unwrap(),
+            frame: Bytes::new(),
+        };
+        for _ in 0..PUBLICATIONS {
+            assert!(inbox.publish(publication.clone()));
+        }
+        assert!(!received.lost.take_publications());
+        assert!(!inbox.publish(publication));
+        assert!(received.lost.take_publications() && !received.lost.take_publications());
+
+        for _ in 0..JOBS {
+            assert!(inbox.post(Job::ReadAllMail));
+        }
+        assert!(!inbox.post(Job::ReadAllMail));
+        assert!(received.lost.take_jobs() && !received.lost.take_jobs());
     }
 }

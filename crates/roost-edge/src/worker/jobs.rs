@@ -13,6 +13,8 @@ use crate::session::{self, mail};
 
 /// So many jobs are done before sockets get a turn.
 const TURN: u32 = 64;
+/// So many connections are told something before other work gets a turn.
+const CONNECTIONS: usize = 64;
 
 /// Does what is asked until the node is gone.
 pub(super) async fn run(worker: Rc<Worker>, mut jobs: mpsc::Receiver<Job>) {
@@ -67,15 +69,20 @@ fn with(worker: &Worker, place: Place, act: impl FnOnce(&Rc<Conn>)) {
 
 /// Has every mailbox read, at the pace of the worker's clock.
 pub(super) fn read_all_mail(worker: &Worker) {
-    let places = worker.all().into_iter().filter(|conn| conn.session.get().is_some());
-    worker.mail_later.borrow_mut().extend(places.map(|conn| conn.place));
+    worker.all().iter().for_each(|conn| mail::read_later(conn));
 }
 
-/// Tells every subscriber of a gap.
+/// Tells every subscriber of a gap, beside other work.
 pub(super) fn tell_gap(worker: &Worker, cause: GapCause) {
-    for conn in worker.all() {
-        session::tell_gap(&conn, cause);
-    }
+    let conns = worker.all();
+    tokio::task::spawn_local(async move {
+        for some in conns.chunks(CONNECTIONS) {
+            for conn in some {
+                session::tell_gap(conn, cause, |_| true);
+            }
+            tokio::task::yield_now().await;
+        }
+    });
 }
 
 fn claims(worker: &Worker) -> Vec<(Place, SessionClaim)> {
@@ -88,7 +95,9 @@ fn confirmed(worker: &Rc<Worker>, sessions: &[(Place, Revalidated)]) {
         match outcome {
             Revalidated::Lost => with(worker, *place, mail::replaced),
             // Whatever was pushed meanwhile is read when the lease is valid again.
-            Revalidated::Kept | Revalidated::Reclaimed => worker.read_mail_later(*place),
+            Revalidated::Kept | Revalidated::Reclaimed => {
+                with(worker, *place, |conn| mail::read_later(conn));
+            }
         }
     }
 }

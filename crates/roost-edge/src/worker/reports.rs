@@ -81,9 +81,8 @@ pub(super) async fn run(worker: Rc<Worker>) {
 /// Makes one report; `false` where the store failed and it waits again.
 async fn make(worker: &Rc<Worker>, report: SentReport) -> bool {
     let mailboxes = &worker.edge.store.mailboxes;
-    let made = mailboxes
-        .report(&report.device, report.session, &report.command, &Report::Sent)
-        .await;
+    let made =
+        mailboxes.report(&report.device, report.session, &report.command, &Report::Sent).await;
     match made {
         Ok(Reported::Applied { command, waiting, more }) => {
             reports::tell_waiting(&worker.edge, *command, &waiting).await;

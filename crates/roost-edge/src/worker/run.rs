@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use roost_cluster::StoreHealth;
 use roost_telemetry::metrics::labels::{GapCause, SessionState};
 use tokio::net::TcpListener;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{JoinSet, LocalSet, spawn_local};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -56,13 +56,22 @@ async fn main(
         }
     };
     let worker = Worker::new(Arc::clone(&edge), index);
-    // All of these end with the local set, when `stop` comes.
-    spawn_local(jobs::run(Rc::clone(&worker), received.jobs));
-    spawn_local(fanout::run(Rc::clone(&worker), received.publications));
-    spawn_local(reports::run(Rc::clone(&worker)));
-    spawn_local(keep_time(Rc::clone(&worker), Arc::clone(&received.lost)));
+    // None of these ends before the local set does, when `stop` comes.
+    let mut tasks = JoinSet::new();
+    tasks.spawn_local(jobs::run(Rc::clone(&worker), received.jobs));
+    tasks.spawn_local(fanout::run(Rc::clone(&worker), received.publications));
+    tasks.spawn_local(reports::run(Rc::clone(&worker)));
+    tasks.spawn_local(keep_time(Rc::clone(&worker), Arc::clone(&received.lost)));
     let listening = spawn_local(listen::run(Rc::clone(&worker), listener));
-    edge.closing.cancelled().await;
+    tokio::select! {
+        biased;
+        () = edge.closing.cancelled() => {}
+        // Half a worker is worse than none: its devices come back to the others.
+        Some(ended) = tasks.join_next() => {
+            tracing::error!(index, ?ended, "a task of a worker broke; the worker ends");
+            return;
+        }
+    }
     worker.closing.cancel();
     if listening.await.is_err() {
         tracing::error!(index, "a worker's listening task failed");
@@ -90,7 +99,10 @@ async fn keep_time(worker: Rc<Worker>, lost: Arc<super::inbox::Lost>) {
             jobs::tell_gap(&worker, GapCause::Dropped);
         }
         if lost.take_jobs() {
-            tracing::warn!(worker = worker.index, "a worker was too slow for the node's events; it reads every mailbox");
+            tracing::warn!(
+                worker = worker.index,
+                "a worker was too slow for the node's events; it reads every mailbox"
+            );
             jobs::read_all_mail(&worker);
         }
         let valid = worker.edge.lease.is_valid();

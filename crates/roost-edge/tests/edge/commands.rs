@@ -6,7 +6,7 @@ use roost_cluster::{Initiator, NodeEvent, SessionHolder as _};
 use roost_types::CommandState;
 use serde_json::json;
 
-use crate::support::{TestEdge, hub, key, soon};
+use crate::support::{TestEdge, hub, key};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -82,7 +82,8 @@ async fn an_unknown_command_is_not_found_and_the_connection_stays() {
 async fn a_push_that_was_missed_is_made_good_from_the_mailbox() {
     let edge = TestEdge::start(&hub(), "a").await;
     let mut device = edge.device("d").await;
-    let session = edge.store.sessions.get(&key("d")).await.unwrap().unwrap().session.unwrap().session;
+    let session =
+        edge.store.sessions.get(&key("d")).await.unwrap().unwrap().session.unwrap().session;
     // Enqueued and never pushed.
     edge.store.mailboxes.enqueue(&key("d"), &spec(&edge, "lost"), None).await.unwrap();
     edge.send_command("d", "next", MINUTE).await;
@@ -115,7 +116,10 @@ async fn a_newer_session_on_the_same_node_closes_the_older_one() {
     edge.send_command("d", "c1", MINUTE).await;
     assert_eq!(new.expect("command").await["command_id"], "c1");
     edge.until_metric("roost_ws_connections{protocol=\"json\"}", 1.0).await;
-    assert_eq!(edge.telemetry.value("roost_session_takeovers_total{reason=\"same_node\"}"), Some(1.0));
+    assert_eq!(
+        edge.telemetry.value("roost_session_takeovers_total{reason=\"same_node\"}"),
+        Some(1.0)
+    );
     let record = edge.store.sessions.get(&key("d")).await.unwrap().unwrap();
     assert!(record.session.is_some(), "the older connection's end did not end the newer session");
 }
@@ -175,7 +179,8 @@ async fn a_session_that_was_lost_meanwhile_is_closed_on_revalidation() {
 async fn cancel_and_disconnect_reach_the_device() {
     let edge = TestEdge::start(&hub(), "a").await;
     let mut device = edge.device("d").await;
-    let session = edge.store.sessions.get(&key("d")).await.unwrap().unwrap().session.unwrap().session;
+    let session =
+        edge.store.sessions.get(&key("d")).await.unwrap().unwrap().session.unwrap().session;
     let cancel = NodeEvent::Cancel {
         device: key("d"),
         session,
@@ -184,21 +189,13 @@ async fn cancel_and_disconnect_reach_the_device() {
     edge.store.bus.send(&edge.node, &cancel).await.unwrap();
     assert_eq!(device.expect("cancel").await["command_id"], "c9");
 
-    let disconnect = NodeEvent::Disconnect { device: key("d"), session, reason: "maintenance".into() };
+    let disconnect =
+        NodeEvent::Disconnect { device: key("d"), session, reason: "maintenance".into() };
     edge.store.bus.send(&edge.node, &disconnect).await.unwrap();
     device.expect("goaway").await;
     device.expect_end("DISCONNECTED", 1012).await;
     drop(device);
-    let close = soon(async {
-        loop {
-            let record = edge.store.sessions.get(&key("d")).await.unwrap().unwrap();
-            if let (None, Some(close)) = (record.session, record.last_close) {
-                return close;
-            }
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    let close = edge.until_offline("d").await;
     assert_eq!((close.code, close.initiator), (1012, Initiator::Operator));
     assert!(close.reason.contains("maintenance"), "{}", close.reason);
 }

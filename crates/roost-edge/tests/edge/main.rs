@@ -6,6 +6,7 @@
 mod commands;
 mod hostile;
 mod lifecycle;
+mod outage;
 mod slow;
 mod support;
 mod topics;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use roost_auth::{DeviceAuthenticator, InsecureAuthenticator};
 use roost_cluster::{
-    Enqueued, HubClock, Lease, MemoryHub, NodeEvent, NodeInfo, NodeRef, Roles, Store,
+    Enqueued, HubClock, LastClose, Lease, MemoryHub, NodeEvent, NodeInfo, NodeRef, Roles, Store,
     StoreSettings, Switchboard,
 };
 use roost_edge::{Edge, EdgeConfig, EdgeHandle, EdgeParts, bind_workers};
@@ -24,6 +24,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Far beyond anything a working edge needs; a test that meets it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Between two looks at something that tells nobody when it changes.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Waits for something that must come.
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
@@ -66,6 +69,16 @@ impl TestEdge {
     ) -> Self {
         let node = NodeRef::start(NodeId::new(name).unwrap());
         let store = hub.node(node.clone());
+        Self::start_on(store, node, config, authenticator).await
+    }
+
+    /// An edge on a store that may have been tampered with.
+    pub(crate) async fn start_on(
+        store: Store,
+        node: NodeRef,
+        config: EdgeConfig,
+        authenticator: Arc<dyn DeviceAuthenticator>,
+    ) -> Self {
         let info = NodeInfo {
             node: node.clone(),
             roles: Roles { edge: true, control: true },
@@ -149,17 +162,31 @@ impl TestEdge {
     pub(crate) async fn until_state(&self, device: &str, id: &str, state: CommandState) {
         let reached = async {
             while self.command(device, id).await.state < state {
-                tokio::task::yield_now().await;
+                tokio::time::sleep(LOOK).await;
             }
         };
         soon(reached).await;
+    }
+
+    /// Waits until a device has no session any more; gives how its last one ended.
+    pub(crate) async fn until_offline(&self, device: &str) -> LastClose {
+        let ended = async {
+            loop {
+                let record = self.store.sessions.get(&key(device)).await.unwrap().unwrap();
+                if let (None, Some(close)) = (record.session, record.last_close) {
+                    return close;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        soon(ended).await
     }
 
     /// Waits until a metric has this value.
     pub(crate) async fn until_metric(&self, series: &str, value: f64) {
         let reached = async {
             while self.telemetry.value(series) != Some(value) {
-                tokio::task::yield_now().await;
+                tokio::time::sleep(LOOK).await;
             }
         };
         soon(reached).await;
@@ -232,6 +259,20 @@ impl Device {
         Self { socket, decoder, buffer, plain: false }
     }
 
+    /// Passes over the answer to the handshake.
+    pub(crate) async fn skip_head(&mut self) {
+        soon(async {
+            loop {
+                if let Some(at) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+                    self.buffer.drain(..at + 4);
+                    return;
+                }
+                assert_ne!(self.socket.read_buf(&mut self.buffer).await.unwrap(), 0);
+            }
+        })
+        .await;
+    }
+
     /// Shows data messages as they are, not as JSON.
     pub(crate) fn plain(mut self) -> Self {
         self.plain = true;
@@ -266,14 +307,8 @@ impl Device {
     pub(crate) async fn seen(&mut self) -> Seen {
         soon(async {
             loop {
-                if !self.buffer.is_empty() {
-                    let decoded = self.decoder.decode(&mut self.buffer).unwrap();
-                    let (consumed, seen) = (decoded.consumed, decoded.event.map(|e| show(e, self.plain)));
-                    self.buffer.drain(..consumed);
-                    if let Some(seen) = seen {
-                        return seen;
-                    }
-                    continue;
+                if let Some(seen) = self.decode() {
+                    return seen;
                 }
                 self.buffer.reserve(65_536);
                 match self.socket.read_buf(&mut self.buffer).await {
@@ -283,6 +318,19 @@ impl Device {
             }
         })
         .await
+    }
+
+    fn decode(&mut self) -> Option<Seen> {
+        while !self.buffer.is_empty() {
+            let found = self.decoder.decode(&mut self.buffer).unwrap();
+            let consumed = found.consumed;
+            let seen = found.event.map(|event| show(event, self.plain));
+            self.buffer.drain(..consumed);
+            if seen.is_some() {
+                return seen;
+            }
+        }
+        None
     }
 
     pub(crate) async fn json(&mut self) -> Value {

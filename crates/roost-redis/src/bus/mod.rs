@@ -6,8 +6,10 @@
 //! node with a matching wildcard; the copy on the topic's channel names those nodes, and they ignore
 //! it. So each node gets it once. `subscriber.rs` keeps the connection; `inbox.rs` queues what it brings.
 
+mod envelope;
 mod inbox;
 mod subscriber;
+mod table;
 mod wild;
 
 use std::collections::{HashMap, HashSet};
@@ -24,14 +26,13 @@ use roost_telemetry::metrics::labels::RedisCommand;
 use roost_types::{FilterTrie, Message, NodeId, TenantId, Topic, TopicFilter};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use crate::codec;
 use crate::error::StartError;
 use crate::link::Link;
 use crate::store::RedisStore;
 
 use inbox::Inbox;
 pub(crate) use subscriber::BusTask;
-use wild::WildTable;
+use table::WildTable;
 
 /// How long a wildcard's declaration waits for the slowest node; one that is later misses a little.
 const ACK_PATIENCE: Duration = Duration::from_secs(1);
@@ -153,7 +154,7 @@ impl BusNode {
         incarnation: u64,
         event: &NodeEvent,
     ) -> Result<(), StoreError> {
-        let bytes = codec::seal(incarnation, codec::event(event));
+        let bytes = envelope::seal(incarnation, envelope::event(event));
         self.send_bytes(&[self.link.keys.node_channel(node)], &bytes).await.map(drop)
     }
 
@@ -166,8 +167,8 @@ impl BusNode {
         let also = nodes.iter().map(ToString::to_string).collect();
         let mut channels = vec![self.link.keys.topic_channel(tenant, &message.topic)];
         channels.extend(nodes.iter().map(|node| self.link.keys.node_channel(node)));
-        let publication = codec::publication(tenant, message, also);
-        let bytes = codec::seal(0, Kind::Publication(publication));
+        let publication = envelope::publication(tenant, message, also);
+        let bytes = envelope::seal(0, Kind::Publication(publication));
         self.send_bytes(&channels, &bytes).await.map(drop)
     }
 

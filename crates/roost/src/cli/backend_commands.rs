@@ -80,7 +80,7 @@ pub(super) struct OneArgs {
 pub(super) struct ListArgs {
     /// The device.
     device: String,
-    /// At most this many, the oldest first.
+    /// At most this many, the newest first.
     #[arg(long, default_value = "1000")]
     limit: usize,
     #[command(flatten)]
@@ -119,6 +119,7 @@ async fn send(args: SendArgs) -> Result<Exit, Failure> {
     let output = Output::new(args.client.json);
     let ttl = args.ttl.map(proto_duration).transpose()?;
     let wait = !args.no_wait;
+    let wait_until = if wait { args.wait_until.state() } else { pb::CommandState::Unspecified };
     let request = pb::SendCommandRequest {
         payload: payload::read(&args.payload)?,
         device_id: args.device,
@@ -126,17 +127,13 @@ async fn send(args: SendArgs) -> Result<Exit, Failure> {
         name: args.name,
         headers: args.headers.into_iter().collect(),
         expiry: ttl.map(pb::send_command_request::Expiry::Ttl),
-        wait_until: wait.then(|| args.wait_until.state()).unwrap_or_default().into(),
+        wait_until: wait_until.into(),
         wait_timeout: wait.then(|| proto_duration(args.wait_timeout)).transpose()?,
     };
     let client = connect(&args.client).await?;
     let answer = client.commands().send_command(request).await?.into_inner();
     let command = answer.command.unwrap_or_default();
-    let exit = if answer.wait_timed_out {
-        Exit::WaitTimedOut
-    } else {
-        outcome(&command)
-    };
+    let exit = if answer.wait_timed_out { Exit::WaitTimedOut } else { outcome(&command) };
     output.show(&CommandView::from(command.clone()), || summary(output, &command))?;
     if answer.wait_timed_out && !output.json {
         let again = format!("roost command get {} {}", command.device_id, command.command_id);
@@ -148,10 +145,7 @@ async fn send(args: SendArgs) -> Result<Exit, Failure> {
 async fn get(args: OneArgs) -> Result<Exit, Failure> {
     let output = Output::new(args.client.json);
     let client = connect(&args.client).await?;
-    let request = pb::GetCommandRequest {
-        device_id: args.device,
-        command_id: args.command_id,
-    };
+    let request = pb::GetCommandRequest { device_id: args.device, command_id: args.command_id };
     let answer = client.commands().get_command(request).await?.into_inner();
     let command = answer.command.unwrap_or_default();
     output.show(&CommandView::from(command.clone()), || details(output, &command))?;
@@ -168,6 +162,7 @@ async fn list(args: ListArgs) -> Result<Exit, Failure> {
             device_id: args.device.clone(),
             page_size: PAGE,
             page_token,
+            state: pb::CommandState::Unspecified.into(),
         };
         let page = client.list_commands(request).await?.into_inner();
         commands.extend(page.commands);
@@ -202,10 +197,7 @@ async fn list(args: ListArgs) -> Result<Exit, Failure> {
 async fn cancel(args: OneArgs) -> Result<Exit, Failure> {
     let output = Output::new(args.client.json);
     let client = connect(&args.client).await?;
-    let request = pb::CancelCommandRequest {
-        device_id: args.device,
-        command_id: args.command_id,
-    };
+    let request = pb::CancelCommandRequest { device_id: args.device, command_id: args.command_id };
     let answer = client.commands().cancel_command(request).await?.into_inner();
     let outcome = answer.outcome();
     let name = outcome.as_str_name().trim_start_matches("CANCEL_OUTCOME_");
@@ -276,5 +268,6 @@ fn details(output: Output, command: &pb::Command) -> String {
 }
 
 fn proto_duration(duration: Duration) -> Result<prost_types::Duration, Failure> {
-    prost_types::Duration::try_from(duration).map_err(|error| Failure::usage(format!("{duration:?}: {error}")))
+    prost_types::Duration::try_from(duration)
+        .map_err(|error| Failure::usage(format!("{duration:?}: {error}")))
 }

@@ -57,6 +57,7 @@ fn progress(args: &IdleArgs) -> ProgressBar {
 }
 
 fn human(report: &IdleReport) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people; memory is far below 2^52")]
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     format!(
         "{} idle devices with token, session and one subscription; store: {}\n\

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::args::ClientArgs;
 use super::client::connect;
 use super::output::{Output, Style};
-use super::views::{self, DeviceView, NodeView, SessionView, time};
+use super::views::{self, DeviceView, LastCloseView, NodeView, SessionView, time};
 use super::{Exit, Failure};
 
 /// How many devices a page has.
@@ -163,9 +163,18 @@ fn row(device: &pb::Device) -> Vec<String> {
         views::presence(device.presence).to_owned(),
         session.node_id,
         session.address,
-        time(device.last_seen_time.as_ref()),
+        last_seen(device),
         device.last_close.as_ref().map(close).unwrap_or_default(),
     ]
+}
+
+/// A device that only ever was sent commands was never seen.
+fn last_seen(device: &pb::Device) -> String {
+    let seen = device.last_seen_time.as_ref();
+    match seen.filter(|time| time.seconds > 0) {
+        Some(_) => time(seen),
+        None => "never".to_owned(),
+    }
 }
 
 fn close(close: &pb::LastClose) -> String {
@@ -196,11 +205,11 @@ fn details(output: Output, device: &pb::Device) -> String {
         lines.push(format!("  connected   {}", time(session.connect_time.as_ref())));
         lines.push(format!("  session     {}", session.session_id));
     }
-    lines.push(format!("  last seen   {}", time(device.last_seen_time.as_ref())));
+    lines.push(format!("  last seen   {}", last_seen(device)));
     if let Some(last) = &device.last_close {
         lines.push(format!("  last close  {} at {}", close(last), time(last.time.as_ref())));
     }
-    lines.push(format!("  pending     {} commands", device.pending_commands.unwrap_or_default()));
+    lines.push(format!("  pending     {} commands", device.pending_commands));
     lines.join("\n")
 }
 
@@ -232,7 +241,9 @@ fn item_json(item: pb::WatchDevicesResponse) -> serde_json::Value {
             "device_id": event.device_id,
             "type": event_type(&event),
             "time": time(event.time.as_ref()),
-            "device": event.device.map(DeviceView::from),
+            "session_id": event.session_id,
+            "node_id": event.node_id,
+            "close": event.close.map(LastCloseView::from),
         } }),
         None => json!({}),
     };
@@ -256,13 +267,9 @@ fn item_shown(output: Output, item: &pb::WatchDevicesResponse) -> Option<String>
         Event::Gap(gap) => output.paint(Style::Bad, format!("events are missing: {}", gap.reason)),
         Event::DeviceEvent(event) => {
             let kind = event_type(event);
-            let device = event.device.as_ref();
-            let last = device.and_then(|device| device.last_close.as_ref()).map(close);
-            let how = match event.r#type() {
-                pb::DeviceEventType::Disconnected => last.unwrap_or_default(),
-                _ => device
-                    .and_then(|device| device.session.as_ref())
-                    .map_or(String::new(), |session| format!("on {}", session.node_id)),
+            let how = match &event.close {
+                Some(last) => close(last),
+                None => format!("on {}", event.node_id),
             };
             let at = time(event.time.as_ref());
             format!("{at}  {}  {kind}  {how}", event.device_id)

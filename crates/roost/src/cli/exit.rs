@@ -43,26 +43,17 @@ impl From<Exit> for ExitCode {
 impl Failure {
     /// It was tried, and did not work.
     pub fn failed(text: impl fmt::Display) -> Self {
-        Self {
-            exit: Exit::Failed,
-            text: text.to_string(),
-        }
+        Self { exit: Exit::Failed, text: text.to_string() }
     }
 
     /// What was asked makes no sense.
     pub fn usage(text: impl fmt::Display) -> Self {
-        Self {
-            exit: Exit::Usage,
-            ..Self::failed(text)
-        }
+        Self { exit: Exit::Usage, ..Self::failed(text) }
     }
 
     /// The hub cannot be reached.
     pub fn unavailable(text: impl fmt::Display) -> Self {
-        Self {
-            exit: Exit::Unavailable,
-            ..Self::failed(text)
-        }
+        Self { exit: Exit::Unavailable, ..Self::failed(text) }
     }
 
     /// How the process is to end.
@@ -81,10 +72,7 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         // Whoever read our output has seen enough: `roost device list | head`.
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return Self {
-                exit: Exit::Ok,
-                text: String::new(),
-            };
+            return Self { exit: Exit::Ok, text: String::new() };
         }
         Self::failed(error)
     }

@@ -66,12 +66,10 @@ impl PublishArgs {
 impl SubscribeArgs {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let output = Output::new(self.client.json);
-        let subscription = |topic_filter: &String| pb::TopicSubscription {
-            topic_filter: topic_filter.clone(),
-        };
-        let request = pb::SubscribeRequest {
-            subscriptions: self.filters.iter().map(subscription).collect(),
-        };
+        let subscription =
+            |topic_filter: &String| pb::TopicSubscription { topic_filter: topic_filter.clone() };
+        let request =
+            pb::SubscribeRequest { subscriptions: self.filters.iter().map(subscription).collect() };
         let mut client = connect(&self.client).await?.messages();
         let mut items = client.subscribe(request).await?.into_inner();
         let mut left = self.count.unwrap_or(u64::MAX);
@@ -88,7 +86,9 @@ impl SubscribeArgs {
 
 fn show(output: Output, item: pb::SubscribeResponse) -> Result<(), Failure> {
     match item.event {
-        Some(Event::Subscribed(_)) if output.json => output.json_line(&json!({ "subscribed": {} }))?,
+        Some(Event::Subscribed(_)) if output.json => {
+            output.json_line(&json!({ "subscribed": {} }))?;
+        }
         Some(Event::Subscribed(_)) => output.line(output.paint(Style::Dim, "— subscribed —"))?,
         Some(Event::Message(message)) => {
             let line = format!(

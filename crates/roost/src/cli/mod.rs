@@ -38,6 +38,7 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::enum_variant_names, reason = "a hub's command is its own thing")]
 enum Command {
     /// Run a hub node.
     Serve(ServeArgs),

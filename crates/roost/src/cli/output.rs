@@ -34,10 +34,7 @@ pub(super) struct Table {
 impl Output {
     pub(super) fn new(json: bool) -> Self {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
-        Self {
-            json,
-            colours: !plain && io::stdout().is_terminal(),
-        }
+        Self { json, colours: !plain && io::stdout().is_terminal() }
     }
 
     /// The text in a style, on a terminal.
@@ -71,11 +68,7 @@ impl Output {
         value: &impl Serialize,
         human: impl FnOnce() -> String,
     ) -> io::Result<()> {
-        if self.json {
-            self.json_line(value)
-        } else {
-            self.line(human())
-        }
+        if self.json { self.json_line(value) } else { self.line(human()) }
     }
 
     /// The values as JSON lines, or as a table.
@@ -89,7 +82,9 @@ impl Output {
             return values.iter().try_for_each(|value| self.json_line(value));
         }
         let mut table = Table::new(heading);
-        values.iter().for_each(|value| table.add(row(value)));
+        for value in values {
+            table.add(row(value));
+        }
         self.table(&table)
     }
 
@@ -107,9 +102,7 @@ impl Output {
 impl Table {
     pub(super) fn new(heading: &[&str]) -> Self {
         let heading = heading.iter().map(|text| (*text).to_owned()).collect();
-        Self {
-            rows: vec![heading],
-        }
+        Self { rows: vec![heading] }
     }
 
     pub(super) fn add(&mut self, row: Vec<String>) {

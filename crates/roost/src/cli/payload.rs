@@ -21,15 +21,10 @@ pub(super) fn read(args: &PayloadArgs) -> Result<Option<Payload>, Failure> {
     let body = if args.binary {
         Body::Binary(bytes.into())
     } else {
-        let not_text = |_| {
-            Failure::usage("the payload is not UTF-8 text; --binary sends bytes as they are")
-        };
+        let not_text =
+            |_| Failure::usage("the payload is not UTF-8 text; --binary sends bytes as they are");
         let text = String::from_utf8(bytes).map_err(not_text)?;
-        if args.text {
-            Body::Text(text)
-        } else {
-            json(text)?
-        }
+        if args.text { Body::Text(text) } else { json(text)? }
     };
     Ok(Some(Payload {
         body: Some(body),

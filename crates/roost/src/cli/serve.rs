@@ -14,7 +14,7 @@ use crate::hub::{Hub, RunningHub, StartError};
 
 /// Where the configuration is, and what of it is said here.
 #[derive(Debug, Clone, Default, Args)]
-pub struct ConfigArgs {
+pub(super) struct ConfigArgs {
     /// The configuration file; `roost config print` shows what can be in it. Each key can be
     /// overridden by a variable `ROOST_SECTION__KEY`, and some by the flags below.
     #[arg(long, env = "ROOST_CONFIG", value_name = "FILE")]
@@ -107,13 +107,15 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, Failure> {
         LogStyle::Json => LogFormat::Json,
     };
     init_tracing(format, &config.log.level).map_err(Failure::usage)?;
+    let files = roost_bench::raise_file_limit();
+    tracing::debug!(files, "raised the number of sockets that this process may have open");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config))
 }
 
 async fn serve(config: Config) -> Result<Exit, Failure> {
     let mut signals = Signals::new()?;
-    let hub = tokio::select! {
+    let mut hub = tokio::select! {
         biased;
         // A node that cannot reach its store yet can still be told to go away.
         () = signals.next() => return Ok(Exit::Ok),
@@ -163,10 +165,7 @@ struct Signals {
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
     }
 
     async fn next(&mut self) {

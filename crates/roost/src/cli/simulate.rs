@@ -138,6 +138,14 @@ impl SimulateArgs {
 }
 
 pub(super) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
+    let files = roost_bench::raise_file_limit();
+    if u64::from(args.count) >= files {
+        let text = format!(
+            "{} devices need as many sockets, and {files} are allowed (ulimit -Hn)",
+            args.count
+        );
+        return Err(Failure::usage(text));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(simulate(args))
 }
@@ -210,11 +218,7 @@ impl Status {
             let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::new(args.count.into()).with_style(style)
         });
-        Self {
-            bar,
-            output: Output::new(args.json),
-            count: args.count,
-        }
+        Self { bar, output: Output::new(args.json), count: args.count }
     }
 
     /// Why a device is not connected; of many devices the counts say enough.

@@ -77,7 +77,8 @@ pub(super) fn run(command: &TokenCommand) -> Result<Exit, Failure> {
         TokenCommand::Device(args) => {
             let key = TokenKey::read(&args.key_file).map_err(Failure::usage)?;
             let (device, tenant) = (&args.device, &args.tenant);
-            let token = mint_device_token(&key, device, tenant, &args.audience, args.ttl, wall_clock());
+            let token =
+                mint_device_token(&key, device, tenant, &args.audience, args.ttl, wall_clock());
             output.line(token)?;
         }
     }

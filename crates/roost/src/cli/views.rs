@@ -76,8 +76,7 @@ pub(super) struct DeviceView {
     session: Option<SessionView>,
     last_seen_time: String,
     last_close: Option<LastCloseView>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pending_commands: Option<u32>,
+    pending_commands: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -91,7 +90,7 @@ pub(super) struct SessionView {
 }
 
 #[derive(Debug, Serialize)]
-struct LastCloseView {
+pub(super) struct LastCloseView {
     code: u32,
     reason: String,
     initiator: &'static str,
@@ -141,7 +140,7 @@ pub(super) fn presence(presence: i32) -> &'static str {
     presence.as_str_name().trim_start_matches("PRESENCE_")
 }
 
-/// `DEVICE`, `HUB`, `NETWORK`.
+/// `DEVICE`, `HUB`, `OPERATOR`.
 pub(super) fn initiator(initiator: i32) -> &'static str {
     let initiator = pb::CloseInitiator::try_from(initiator).unwrap_or_default();
     initiator.as_str_name().trim_start_matches("CLOSE_INITIATOR_")
@@ -232,18 +231,24 @@ impl From<pb::Session> for SessionView {
     }
 }
 
+impl From<pb::LastClose> for LastCloseView {
+    fn from(close: pb::LastClose) -> Self {
+        Self {
+            code: close.code,
+            initiator: initiator(close.initiator),
+            time: time(close.time.as_ref()),
+            reason: close.reason,
+        }
+    }
+}
+
 impl From<pb::Device> for DeviceView {
     fn from(device: pb::Device) -> Self {
         Self {
             presence: presence(device.presence),
             last_seen_time: time(device.last_seen_time.as_ref()),
             session: device.session.map(Into::into),
-            last_close: device.last_close.map(|close| LastCloseView {
-                code: close.code,
-                initiator: initiator(close.initiator),
-                time: time(close.time.as_ref()),
-                reason: close.reason,
-            }),
+            last_close: device.last_close.map(Into::into),
             pending_commands: device.pending_commands,
             device_id: device.device_id,
         }

@@ -20,6 +20,8 @@ pub use check::Credentials;
 pub use layers::{Problem, Problems, Sources};
 pub use setting::{AuthMode, Flag, LogStyle, RedisUrl, RoleChoice};
 
+pub(crate) use setting::duration;
+
 use layers::Layers;
 use setting::Setting;
 

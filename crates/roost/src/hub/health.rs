@@ -21,11 +21,7 @@ pub(super) struct Checks {
 
 impl Checks {
     pub(super) fn new(registry: &HealthRegistry, role: RoleChoice) -> Self {
-        Self {
-            lifecycle: registry.check("lifecycle"),
-            store: registry.check("store"),
-            role,
-        }
+        Self { lifecycle: registry.check("lifecycle"), store: registry.check("store"), role }
     }
 
     /// Follows the node and its store for as long as it is polled.
@@ -67,11 +63,7 @@ impl Checks {
 
 /// How a node is whose store cannot be reached.
 fn store_down(role: RoleChoice) -> Status {
-    if role.has_edge() {
-        Status::Degraded
-    } else {
-        Status::Unready
-    }
+    if role.has_edge() { Status::Degraded } else { Status::Unready }
 }
 
 #[cfg(test)]

@@ -74,7 +74,10 @@ impl Hub {
 
     /// The same on an embedded store that is shared with other nodes of this process, whatever
     /// `redis.url` says: for tests of several nodes without Redis.
-    pub async fn start_on(config: Config, memory: Arc<MemoryHub>) -> Result<RunningHub, StartError> {
+    pub async fn start_on(
+        config: Config,
+        memory: Arc<MemoryHub>,
+    ) -> Result<RunningHub, StartError> {
         start::start(config, Some(memory)).await
     }
 }

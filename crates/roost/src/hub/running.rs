@@ -14,9 +14,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::Addresses;
 use super::health::Checks;
 use super::lifecycle::{Lifecycle, Phase};
-use super::Addresses;
 use crate::config::ShutdownConfig;
 
 /// A node that serves. Dropping it ends its tasks at once, as a crash would; [`RunningHub::shutdown`]
@@ -66,7 +66,11 @@ impl Tasks {
     }
 
     /// Runs a task that ends only when it is told to.
-    pub(super) fn last(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn last(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
         self.last.spawn(async move {
             task.await;
             name
@@ -162,7 +166,11 @@ impl RunningHub {
         let lifecycle = self.lifecycle.watch();
         if tokio::time::timeout(grace, self.end()).await.is_err() {
             let phase = *lifecycle.borrow();
-            tracing::warn!(?phase, "the shutdown took longer than {} s and was cut short", grace.as_secs());
+            tracing::warn!(
+                ?phase,
+                "the shutdown took longer than {} s and was cut short",
+                grace.as_secs()
+            );
         }
         self.advance(Phase::Stopped);
     }
@@ -172,13 +180,19 @@ impl RunningHub {
         tracing::info!("draining");
         unless(&self.hurry, tokio::time::sleep(self.parts.shutdown.delay)).await;
         if let Some(edge) = self.parts.edge.take() {
-            let within = if self.hurry.is_cancelled() {
-                Duration::ZERO
-            } else {
-                self.parts.shutdown.drain
-            };
+            let within =
+                if self.hurry.is_cancelled() { Duration::ZERO } else { self.parts.shutdown.drain };
             let drained = edge.drain(within);
-            unless(&self.hurry, async { drop(drained.await) }).await;
+            unless(&self.hurry, async {
+                let drained = drained.await;
+                if drained.forced > 0 {
+                    tracing::info!(
+                        drained.forced,
+                        "some devices did not answer the close and were cut"
+                    );
+                }
+            })
+            .await;
         }
         self.advance(Phase::Closing);
         self.tasks.grpc_stop.cancel();

@@ -78,10 +78,7 @@ pub(super) async fn start(
     let holder = edge.clone().map(|edge| edge as Arc<dyn SessionHolder>);
     let info = node_info(&config, &shared, &addresses);
     let mut keeper = Keeper::new(store.clone(), info, lease, config.store.lease, holder);
-    keeper.join().await.map_err(|source| StartError::Join {
-        node: node.clone(),
-        source,
-    })?;
+    keeper.join().await.map_err(|source| StartError::Join { node: node.clone(), source })?;
     let events = store.bus.take_events().expect("taken once for each node");
     let stop = tasks.core_stop.clone();
     let board = Arc::clone(&switchboard);
@@ -104,7 +101,7 @@ pub(super) async fn start(
         let stop = tasks.grpc_stop.clone();
         tasks.grpc(control.serve(listener, stop));
     }
-    let hub = RunningHub::new(parts, tasks);
+    let mut hub = RunningHub::new(parts, tasks);
     hub.follow_health(checks, store.health);
     hub.advance(Phase::Ready);
     Ok(hub)
@@ -128,11 +125,7 @@ async fn bind(config: &Config) -> Result<Listeners, StartError> {
     let mut edge = vec![];
     if role.has_edge() {
         let addr = config.edge.addr;
-        let listen = |source| StartError::Listen {
-            key: "edge.addr",
-            addr,
-            source,
-        };
+        let listen = |source| StartError::Listen { key: "edge.addr", addr, source };
         edge = roost_edge::bind_workers(addr, workers(config)).map_err(listen)?;
     }
     let mut grpc = None;
@@ -146,12 +139,7 @@ async fn bind(config: &Config) -> Result<Listeners, StartError> {
         grpc: grpc.as_ref().map(|listener| listener.local_addr().expect(bound)),
         admin: admin.local_addr().expect(bound),
     };
-    Ok(Listeners {
-        edge,
-        grpc,
-        admin,
-        addresses,
-    })
+    Ok(Listeners { edge, grpc, admin, addresses })
 }
 
 async fn bind_one(key: &'static str, addr: SocketAddr) -> Result<TcpListener, StartError> {
@@ -254,10 +242,7 @@ fn node_info(config: &Config, shared: &Shared, addresses: &Addresses) -> NodeInf
     let own = main.map(|address| address.to_string());
     NodeInfo {
         node: shared.node.clone(),
-        roles: Roles {
-            edge: role.has_edge(),
-            control: role.has_control(),
-        },
+        roles: Roles { edge: role.has_edge(), control: role.has_control() },
         version: env!("CARGO_PKG_VERSION").to_owned(),
         address: config.node.address.clone().or(own).unwrap_or_default(),
         started: shared.store.clock.now(),
@@ -265,4 +250,3 @@ fn node_info(config: &Config, shared: &Shared, addresses: &Addresses) -> NodeInf
         draining: false,
     }
 }
-

@@ -1,5 +1,8 @@
 //! The connection for subscriptions: kept, watched, replaced, and read without ever waiting for
-//! anything, since Redis cuts off a reader that falls behind. It carries nothing but subscriptions.
+//! anything, since Redis cuts off a reader that falls behind. It carries nothing but subscriptions. What
+//! arrives is understood in `reader.rs`.
+
+mod reader;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,20 +13,16 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use redis::aio::{PubSubSink, PubSubStream};
-use roost_cluster::{BusEvent, StoreError, StoreHealth};
-use roost_proto::internal::v1::node_envelope::Kind;
-use roost_proto::internal::v1::{FilterChange, Publication};
+use roost_cluster::{StoreError, StoreHealth};
 use roost_telemetry::metrics::labels::{RedisCommand, RedisOutcome, RedisRole};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::codec;
 use crate::error::StartError;
 use crate::link::back_off;
 
 use super::inbox::Inbox;
-use super::wild::Heard;
 use super::{BusNode, Request};
 
 /// How often the connection is asked for a sign of life.
@@ -198,7 +197,7 @@ impl BusTask {
                     self.inbox.say_what_is_missing();
                     work.push(Box::pin(ping(sink.clone())));
                     if ticks.is_multiple_of(CHECK_EVERY) {
-                        work.push(check_table(Arc::clone(&self.bus)));
+                        work.push(reader::check_table(Arc::clone(&self.bus)));
                     }
                 }
                 message = stream.next() => match message {
@@ -248,99 +247,6 @@ impl BusTask {
             }
         }
     }
-
-    /// Takes in what came on a channel; gives what there is to do about it.
-    fn take_in(
-        &mut self,
-        channel: &str,
-        bytes: Vec<u8>,
-    ) -> Option<BoxFuture<'static, Result<(), String>>> {
-        if channel == self.presence_channel {
-            self.bus.bell.notify_one();
-            return None;
-        }
-        match self.understand(channel, bytes) {
-            Ok(todo) => todo,
-            Err(error) => {
-                // A newer version's words, or a mistake: said at 1, 2, 4, 8, so that no flood fills the log.
-                self.unreadable += 1;
-                if self.unreadable.is_power_of_two() {
-                    tracing::warn!(%error, count = self.unreadable, "dropped what cannot be read");
-                }
-                None
-            }
-        }
-    }
-
-    fn understand(
-        &mut self,
-        channel: &str,
-        bytes: Vec<u8>,
-    ) -> Result<Option<BoxFuture<'static, Result<(), String>>>, StoreError> {
-        let envelope = codec::open(bytes)?;
-        let for_another_life =
-            envelope.incarnation != 0 && envelope.incarnation != self.bus.node.incarnation;
-        let Some(kind) = envelope.kind.filter(|_| !for_another_life) else {
-            return Ok(None);
-        };
-        match kind {
-            Kind::Publication(publication) => {
-                self.take_publication(publication, channel == self.own_channel)?;
-            }
-            Kind::FilterChange(change) => return self.take_change(change),
-            Kind::FilterAck(ack) => self.bus.note_ack(ack.version),
-            event => {
-                if let Some(event) = codec::read_event(event)? {
-                    self.inbox.event(event);
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    fn take_publication(&mut self, publication: Publication, own: bool) -> Result<(), StoreError> {
-        let listed = || publication.also.iter().any(|name| name == self.bus.node.id.as_str());
-        if !own && listed() {
-            return Ok(());
-        }
-        let (tenant, message) = codec::read_publication(publication)?;
-        if self.bus.wants(&tenant, &message.topic) {
-            self.inbox.message(BusEvent::Message { tenant, message: Arc::new(message) });
-        }
-        Ok(())
-    }
-
-    fn take_change(
-        &mut self,
-        change: FilterChange,
-    ) -> Result<Option<BoxFuture<'static, Result<(), String>>>, StoreError> {
-        let heard = self.bus.table.write().hear(&change)?;
-        let bus = Arc::clone(&self.bus);
-        let work = async move {
-            if heard == Heard::Hole {
-                bus.read_table().await?;
-            }
-            if change.reply_to.is_empty() {
-                return Ok(());
-            }
-            bus.acknowledge(change.reply_to, change.version).await
-        };
-        Ok(Some(Box::pin(async move { soft(work.await) })))
-    }
-}
-
-/// An error of the other connection, which its own supervisor sees to: whatever was missed is found
-/// by the next comparison of the table.
-#[expect(clippy::unnecessary_wraps, reason = "it stands where work that can fail stands too")]
-fn soft(done: Result<(), StoreError>) -> Result<(), String> {
-    if let Err(error) = done {
-        tracing::debug!(%error, "could not keep up with the wildcard filters");
-    }
-    Ok(())
-}
-
-fn check_table(bus: Arc<BusNode>) -> BoxFuture<'static, Result<(), String>> {
-    Box::pin(async move { soft(bus.check_table().await) })
 }
 
 async fn confirm(mut sink: PubSubSink, channels: Vec<String>) -> Result<(), String> {

@@ -1,8 +1,9 @@
-//! The connection that carries commands: sent over, judged, watched and replaced. Subscriptions have
-//! a connection of their own, in `bus/subscriber.rs`.
+//! The connection that carries commands: what is sent over it, and what the answers mean. It is watched
+//! and replaced in `supervisor.rs`. Subscriptions have a connection of their own, in `bus/subscriber/`.
 //!
-//! There is one connection, or none; with none everything fails at once with `NotSent`. A connection
-//! that does not answer a PING in time is given up: a paused Redis accepts TCP but answers nothing.
+//! There is one connection, or none; with none everything fails at once with `NotSent`.
+
+mod supervisor;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,26 +12,26 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisResult, Value};
+use redis::{Cmd, Pipeline, RedisResult, Value};
 use roost_cluster::{Clock, HubClock, StoreError, StoreHealth};
 use roost_telemetry::metrics::RedisMetrics;
-use roost_telemetry::metrics::labels::{RedisCommand, RedisOutcome, RedisRole};
-use tokio::sync::{Notify, watch};
+use roost_telemetry::metrics::labels::{RedisCommand, RedisOutcome};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use crate::check::{self, Facts};
+use crate::check::Facts;
 use crate::config::RedisConfig;
 use crate::error::{StartError, Verdict, is_no_script, judge};
 use crate::keys::Keys;
 use crate::reply::Reply;
 use crate::script::{Call, Script};
 
-/// How often a connection is asked for a sign of life. With the connect timeout, at which a PING
-/// counts as unanswered, an outage is noticed within a second.
-const PING_EVERY: Duration = Duration::from_millis(400);
-/// Reconnection waits a random time up to a bound that doubles between these two.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+pub(crate) use supervisor::back_off;
+
+/// How many requests may be on their way at once: about 25 ms of work for Redis. Beyond it they wait
+/// here, so that when everybody reconnects at once neither answers nor the PING behind them come too
+/// late.
+const TURNS: usize = 512;
 
 /// What a script answered: its first word, and the rest.
 #[derive(Debug)]
@@ -51,6 +52,8 @@ pub(crate) struct Link {
     up_since: Mutex<Option<Instant>>,
     /// Set once Redis was lost, for good.
     interrupted: AtomicBool,
+    /// Turns to send.
+    turns: Semaphore,
     /// Rung when a command had no answer.
     suspicion: Notify,
     health: watch::Sender<StoreHealth>,
@@ -83,6 +86,7 @@ impl Link {
             facts: Mutex::default(),
             up_since: Mutex::new(None),
             interrupted: AtomicBool::new(false),
+            turns: Semaphore::new(TURNS),
             suspicion: Notify::new(),
             health: watch::Sender::new(StoreHealth::Down { reason }),
         };
@@ -204,6 +208,7 @@ impl Link {
         if pipe.is_empty() {
             return Ok(Vec::new());
         }
+        let _turn = self.turn().await?;
         let Some(mut connection) = self.live.load().as_deref().cloned() else {
             return Err(StoreError::NotSent(self.down_reason()));
         };
@@ -217,6 +222,24 @@ impl Link {
         };
         self.metrics().observe(command, outcome, asked.elapsed());
         found.map_err(|error| self.blame(judge(&error)))
+    }
+
+    /// Waits for a turn to send; an outage ends the waiting.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, StoreError> {
+        let not_sent = || StoreError::NotSent(self.down_reason());
+        if self.live.load().is_none() {
+            return Err(not_sent());
+        }
+        if let Ok(turn) = self.turns.try_acquire() {
+            return Ok(turn);
+        }
+        let mut health = self.health.subscribe();
+        tokio::select! {
+            biased;
+            // Who has a turn gets an answer, or finds out that there is none.
+            turn = self.turns.acquire() => turn.map_err(|_| not_sent()),
+            _ = health.wait_for(|health| *health != StoreHealth::Up) => Err(not_sent()),
+        }
     }
 
     fn blame(&self, verdict: Verdict) -> StoreError {
@@ -259,105 +282,4 @@ impl Link {
             StoreHealth::Up => "the connection is being replaced".into(),
         }
     }
-
-    /// Watches the connection and replaces it when it fails, until told to stop.
-    pub(crate) async fn supervise(&self, stop: CancellationToken) {
-        let work = async {
-            loop {
-                let reason = self.until_it_fails().await;
-                self.go_down(reason);
-                self.reconnect().await;
-            }
-        };
-        // Only waits and socket reads are cut short here.
-        stop.run_until_cancelled(work).await;
-        self.live.store(None);
-    }
-
-    /// Asks for a sign of life now and then, and at once when a command had none.
-    async fn until_it_fails(&self) -> String {
-        loop {
-            tokio::select! {
-                biased;
-                // A suspicion is looked at before it is time anyway.
-                () = self.suspicion.notified() => {}
-                () = tokio::time::sleep(PING_EVERY) => {}
-            }
-            let Some(mut connection) = self.live.load().as_deref().cloned() else {
-                return "there is no connection".into();
-            };
-            let asked = Instant::now();
-            let ping = redis::cmd("PING");
-            let answer = ping.exec_async(&mut connection);
-            match tokio::time::timeout(self.config.connect_timeout, answer).await {
-                Ok(Ok(())) => {
-                    self.metrics().observe(RedisCommand::Ping, RedisOutcome::Ok, asked.elapsed());
-                }
-                Ok(Err(error)) => return error.to_string(),
-                Err(_) => return "Redis does not answer".into(),
-            }
-        }
-    }
-
-    fn go_down(&self, reason: String) {
-        self.live.store(None);
-        *self.up_since.lock() = None;
-        self.interrupted.store(true, Ordering::Release);
-        self.metrics().set_up(RedisRole::Primary, false);
-        tracing::warn!(reason, "lost Redis");
-        self.health.send_replace(StoreHealth::Down { reason });
-    }
-
-    async fn reconnect(&self) {
-        let mut bound = BACK_OFF.0;
-        loop {
-            tokio::time::sleep(jitter(bound)).await;
-            bound = (bound * 2).min(BACK_OFF.1);
-            match self.try_connect().await {
-                Ok(()) => break,
-                Err(error) => {
-                    let reason = error.to_string();
-                    self.health.send_replace(StoreHealth::Down { reason });
-                }
-            }
-        }
-        self.metrics().reconnects.inc(RedisRole::Primary);
-        tracing::info!("Redis is back");
-    }
-
-    async fn try_connect(&self) -> Result<(), StartError> {
-        let work = async {
-            let config = AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(self.config.connect_timeout))
-                .set_response_timeout(Some(self.config.response_timeout));
-            let mut connection = self
-                .client
-                .get_multiplexed_async_connection_with_config(&config)
-                .await
-                .map_err(|error| StartError::Unreachable(error.to_string()))?;
-            let facts = check::check(&mut connection, &self.keys, &self.clock).await?;
-            Ok((connection, facts))
-        };
-        let limit = self.config.connect_timeout;
-        let (connection, facts) = tokio::time::timeout(limit, work)
-            .await
-            .map_err(|_| StartError::Unreachable(format!("no answer within {limit:?}")))??;
-        *self.facts.lock() = Arc::new(facts);
-        *self.up_since.lock() = Some(Instant::now());
-        self.live.store(Some(Arc::new(connection)));
-        self.metrics().set_up(RedisRole::Primary, true);
-        self.health.send_replace(StoreHealth::Up);
-        Ok(())
-    }
-}
-
-/// A random time up to a bound.
-pub(crate) fn jitter(bound: Duration) -> Duration {
-    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
-    bound.mul_f64(f64::from(random) / f64::from(u32::MAX))
-}
-
-/// The next bound of a back-off.
-pub(crate) fn back_off(tries: u32) -> Duration {
-    jitter((BACK_OFF.0 * 2u32.saturating_pow(tries.min(5))).min(BACK_OFF.1))
 }

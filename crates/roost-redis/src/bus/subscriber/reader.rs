@@ -1,0 +1,108 @@
+//! Understanding what arrives on the channels. Nothing here waits: what takes time is given back as work.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use roost_cluster::{BusEvent, StoreError};
+use roost_proto::internal::v1::node_envelope::Kind;
+use roost_proto::internal::v1::{FilterChange, Publication};
+
+use super::super::BusNode;
+use super::super::envelope;
+use super::super::table::Heard;
+use super::BusTask;
+
+impl BusTask {
+    /// Takes in what came on a channel; gives what there is to do about it.
+    pub(super) fn take_in(
+        &mut self,
+        channel: &str,
+        bytes: Vec<u8>,
+    ) -> Option<BoxFuture<'static, Result<(), String>>> {
+        if channel == self.presence_channel {
+            self.bus.bell.notify_one();
+            return None;
+        }
+        match self.understand(channel, bytes) {
+            Ok(todo) => todo,
+            Err(error) => {
+                // A newer version's words, or a mistake: said at 1, 2, 4, 8, so that no flood fills the log.
+                self.unreadable += 1;
+                if self.unreadable.is_power_of_two() {
+                    tracing::warn!(%error, count = self.unreadable, "dropped what cannot be read");
+                }
+                None
+            }
+        }
+    }
+
+    fn understand(
+        &mut self,
+        channel: &str,
+        bytes: Vec<u8>,
+    ) -> Result<Option<BoxFuture<'static, Result<(), String>>>, StoreError> {
+        let envelope = envelope::open(bytes)?;
+        let for_another_life =
+            envelope.incarnation != 0 && envelope.incarnation != self.bus.node.incarnation;
+        let Some(kind) = envelope.kind.filter(|_| !for_another_life) else {
+            return Ok(None);
+        };
+        match kind {
+            Kind::Publication(publication) => {
+                self.take_publication(publication, channel == self.own_channel)?;
+            }
+            Kind::FilterChange(change) => return self.take_change(change),
+            Kind::FilterAck(ack) => self.bus.note_ack(ack.version),
+            event => {
+                if let Some(event) = envelope::read_event(event)? {
+                    self.inbox.event(event);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn take_publication(&mut self, publication: Publication, own: bool) -> Result<(), StoreError> {
+        let listed = || publication.also.iter().any(|name| name == self.bus.node.id.as_str());
+        if !own && listed() {
+            return Ok(());
+        }
+        let (tenant, message) = envelope::read_publication(publication)?;
+        if self.bus.wants(&tenant, &message.topic) {
+            self.inbox.message(BusEvent::Message { tenant, message: Arc::new(message) });
+        }
+        Ok(())
+    }
+
+    fn take_change(
+        &mut self,
+        change: FilterChange,
+    ) -> Result<Option<BoxFuture<'static, Result<(), String>>>, StoreError> {
+        let heard = self.bus.table.write().hear(&change)?;
+        let bus = Arc::clone(&self.bus);
+        let work = async move {
+            if heard == Heard::Hole {
+                bus.read_table().await?;
+            }
+            if change.reply_to.is_empty() {
+                return Ok(());
+            }
+            bus.acknowledge(change.reply_to, change.version).await
+        };
+        Ok(Some(Box::pin(async move { soft(work.await) })))
+    }
+}
+
+/// An error of the other connection, which its own supervisor sees to: whatever was missed is found
+/// by the next comparison of the table.
+#[expect(clippy::unnecessary_wraps, reason = "it stands where work that can fail stands too")]
+fn soft(done: Result<(), StoreError>) -> Result<(), String> {
+    if let Err(error) = done {
+        tracing::debug!(%error, "could not keep up with the wildcard filters");
+    }
+    Ok(())
+}
+
+pub(super) fn check_table(bus: Arc<BusNode>) -> BoxFuture<'static, Result<(), String>> {
+    Box::pin(async move { soft(bus.check_table().await) })
+}
