@@ -8,7 +8,7 @@ use roost_types::{CommandState, NodeId};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Lease, NodeEvent, NodeInfo, Store, StoreError, SweepFinding};
+use crate::{Lease, NodeEvent, NodeInfo, Store, StoreError, StoreHealth, SweepFinding};
 
 /// Whoever on this node holds sessions: the edge.
 #[async_trait]
@@ -31,6 +31,8 @@ pub struct Keeper {
     sweep_every: Duration,
     holder: Option<Arc<dyn SessionHolder>>,
     on_end: Option<OnEnd>,
+    /// The last heartbeat had no answer.
+    failing: bool,
 }
 
 /// Told the final state of each command that a sweep ended: for counting.
@@ -54,7 +56,7 @@ impl Keeper {
         holder: Option<Arc<dyn SessionHolder>>,
     ) -> Self {
         let sweep_every = (length / 5).clamp(Duration::from_millis(100), Duration::from_secs(5));
-        Self { store, info, lease, length, sweep_every, holder, on_end: None }
+        Self { store, info, lease, length, sweep_every, holder, on_end: None, failing: false }
     }
 
     /// Calls `count` with the final state of each command that this node's sweeps end.
@@ -85,7 +87,9 @@ impl Keeper {
                 // A store that came back is told at once that this node lives.
                 changed = health.changed(), if !health_ends => {
                     health_ends = changed.is_err();
-                    self.beat_and_log().await;
+                    if *health.borrow_and_update() == StoreHealth::Up {
+                        self.beat_and_log().await;
+                    }
                 }
                 // Before the sweep: staying alive matters more than others' ends.
                 _ = beat.tick() => self.beat_and_log().await,
@@ -101,14 +105,19 @@ impl Keeper {
         }
     }
 
+    /// Says when heartbeats begin to fail and when they are through again, not each time.
     async fn beat_and_log(&mut self) {
-        let was_valid = self.lease.is_valid();
-        match self.beat().await {
-            Ok(()) if !was_valid && self.lease.is_valid() => {
+        let was_failing = self.failing;
+        let beat = self.beat().await;
+        self.failing = beat.is_err();
+        match beat {
+            Ok(()) if was_failing => {
                 tracing::info!(node = %self.info.node, "the lease runs again and the sessions are confirmed");
             }
-            Ok(()) => {}
-            Err(error) => tracing::warn!(node = %self.info.node, %error, "heartbeat failed"),
+            Err(error) if !was_failing => {
+                tracing::warn!(node = %self.info.node, %error, "heartbeats fail; without one the lease will end");
+            }
+            Ok(()) | Err(_) => {}
         }
     }
 

@@ -1,6 +1,8 @@
 //! A device that a test drives: everything that the hub says to it comes when the test asks, and
 //! nothing is answered by itself but pings.
 
+use std::collections::VecDeque;
+
 use roost_client::device::{Closed, Connection, Hello, OpenError, Welcome};
 use roost_types::{CommandId, Message, Payload, Qos, ResultStatus, Topic, TopicFilter};
 use roost_wire::device::{FromDevice, ToDevice};
@@ -15,6 +17,8 @@ pub struct TestDevice {
     /// What the hub said first.
     pub welcome: Welcome,
     next_id: u32,
+    /// What came while the answer to a request was awaited.
+    earlier: VecDeque<ToDevice>,
 }
 
 /// A command as it reached the device.
@@ -60,11 +64,14 @@ impl TestDevice {
         let url = url.parse().unwrap();
         let opening = Connection::open(&url, Some(token), &hello);
         let (connection, welcome) = soon("a welcome", opening).await?;
-        Ok(Self { connection, welcome, next_id: 0 })
+        Ok(Self { connection, welcome, next_id: 0, earlier: VecDeque::new() })
     }
 
     /// The next thing that the hub says, whatever it is.
     pub async fn next(&mut self) -> Result<ToDevice, Closed> {
+        if let Some(said) = self.earlier.pop_front() {
+            return Ok(said);
+        }
         soon("something from the hub", self.connection.next()).await
     }
 
@@ -133,17 +140,16 @@ impl TestDevice {
         self.connection.queue(&FromDevice::Publish { id, topic, payload, qos, headers });
     }
 
-    /// The answer to a request. What else the hub says meanwhile is not expected.
+    /// The answer to a request. What else the hub says meanwhile is kept for later.
     pub async fn answer(&mut self, asked: u32) -> Result<(), Refused> {
         loop {
-            match self.next().await.unwrap() {
+            match soon("an answer", self.connection.next()).await.unwrap() {
                 ToDevice::Ack { id, .. } if id == Some(asked) => return Ok(()),
                 ToDevice::Error { id, code, field, .. } if id == Some(asked) => {
                     let field = field.map(Into::into);
                     return Err(Refused { code: code.into_owned(), field });
                 }
-                ToDevice::Ack { .. } => {}
-                other => panic!("expected the answer to {asked}, not {other:?}"),
+                other => self.earlier.push_back(other),
             }
         }
     }

@@ -14,14 +14,16 @@ use roost_wire::device::{
 use roost_wire::ws::{Decoder, Event, FrameHead, Limits, Opcode, Role};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
-use super::handshake::{self, Refusal, Url, UrlError};
+use super::handshake::{self, Url};
+use super::{Closed, ClosedBy, OpenError};
 
 /// The most bytes of one message from the hub: 64 messages of a batch, each with a payload at its
 /// limit, fit.
 const MAX_MESSAGE: usize = 16 << 20;
 /// How long opening may take altogether.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long to wait for the hub's answer to a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What one read takes.
@@ -51,51 +53,6 @@ pub struct Welcome {
     pub limits: WelcomeLimits,
 }
 
-/// Who ended a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClosedBy {
-    /// The hub sent a close frame.
-    Hub,
-    /// This client closed.
-    Client,
-    /// Nobody said goodbye.
-    Network,
-}
-
-/// How a connection ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Closed {
-    /// The WebSocket close code; 1005 where the hub named none, 1006 where the connection broke.
-    pub code: u16,
-    /// In words.
-    pub reason: String,
-    /// Who did it.
-    pub by: ClosedBy,
-}
-
-/// Why a connection could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The URL is none.
-    #[error(transparent)]
-    Url(#[from] UrlError),
-    /// The server cannot be reached, or broke the connection off.
-    #[error("cannot reach the hub: {0}")]
-    Connect(#[from] io::Error),
-    /// What answers is not a hub.
-    #[error("what answers there is not a Roost hub: {0}")]
-    NotRoost(String),
-    /// The hub refused the upgrade.
-    #[error("the hub refused the connection: {0}")]
-    Refused(Refusal),
-    /// The hub closed before `welcome`.
-    #[error("the hub closed the connection: {0}")]
-    Closed(Closed),
-    /// It took too long.
-    #[error("the hub did not answer within {} s", OPEN_TIMEOUT.as_secs())]
-    Timeout,
-}
-
 /// One connection, welcomed by the hub.
 pub struct Connection {
     stream: TcpStream,
@@ -106,20 +63,8 @@ pub struct Connection {
     inbox: VecDeque<ToDevice>,
     /// Set once the end is known; handed out when the inbox is empty.
     closed: Option<Closed>,
-}
-
-// === impl Closed ===
-
-impl Closed {
-    fn network(error: impl fmt::Display) -> Self {
-        Self { code: 1006, reason: error.to_string(), by: ClosedBy::Network }
-    }
-}
-
-impl fmt::Display for Closed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.code, self.reason)
-    }
+    /// When bytes came last, whatever they were.
+    heard: Instant,
 }
 
 // === impl Connection ===
@@ -156,6 +101,7 @@ impl Connection {
             out: BytesMut::new(),
             inbox: VecDeque::new(),
             closed: None,
+            heard: Instant::now(),
         };
         connection.feed(&mut BytesMut::from(upgraded.early));
         Ok(connection)
@@ -191,6 +137,11 @@ impl Connection {
         getrandom::fill(&mut key).expect("the operating system provides randomness");
         let head = FrameHead { mask: Some(key), ..FrameHead::server(opcode) };
         head.write_frame(payload, &mut self.out);
+    }
+
+    /// When the hub gave its last sign of life: any byte counts.
+    pub fn last_heard(&self) -> Instant {
+        self.heard
     }
 
     /// Whether something waits to be written.
@@ -264,6 +215,7 @@ impl Connection {
         match self.stream.try_read(&mut buffer) {
             Ok(0) => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
             Ok(read) => {
+                self.heard = Instant::now();
                 self.feed(&mut buffer[..read]);
                 Ok(())
             }

@@ -7,6 +7,8 @@ use roost_types::{
     CommandId, Headers, Message, Payload, Position, ResultStatus, TopicFilter, UnixMillis,
 };
 
+use roost_wire::device::ToDevice;
+
 use super::{Closed, Welcome};
 
 /// What happens to a device.
@@ -115,6 +117,44 @@ pub enum RequestError {
     /// The device stopped for good.
     #[error("the device has stopped")]
     Stopped,
+}
+
+// === impl DeviceEvent ===
+
+impl DeviceEvent {
+    /// What the hub says, where it is an event by itself.
+    pub(super) fn of(said: ToDevice) -> Option<Self> {
+        Some(match said {
+            ToDevice::Command {
+                command_id,
+                name,
+                payload,
+                headers,
+                expires_ms,
+                expires_in_ms,
+                attempt,
+            } => Self::Command(IncomingCommand {
+                command_id,
+                name,
+                payload,
+                headers,
+                expires: expires_ms,
+                expires_in: Duration::from_millis(expires_in_ms),
+                attempt,
+            }),
+            ToDevice::Cancel { command_id } => Self::Cancel(command_id),
+            ToDevice::Message(message) => Self::Message(message),
+            ToDevice::Gap { topic, from, to } => Self::Gap { topic, from, to },
+            ToDevice::Goaway { reason, retry_after_ms } => Self::Goaway {
+                reason: reason.into_owned(),
+                retry_after: retry_after_ms.map(Duration::from_millis),
+            },
+            ToDevice::Welcome { .. }
+            | ToDevice::Pong { .. }
+            | ToDevice::Ack { .. }
+            | ToDevice::Error { .. } => return None,
+        })
+    }
 }
 
 // === impl Outcome ===

@@ -3,15 +3,18 @@
 //! acknowledged them.
 
 mod connection;
+mod ends;
 mod event;
 mod handshake;
+mod outcomes;
 mod retry;
 mod session;
 #[cfg(test)]
 mod tests;
 mod worker;
 
-pub use connection::{Closed, ClosedBy, Connection, Hello, OpenError, Welcome};
+pub use connection::{Connection, Hello, Welcome};
+pub use ends::{Closed, ClosedBy, OpenError};
 pub use event::{Ack, DeviceEvent, IncomingCommand, Outcome, RequestError};
 pub use handshake::{Refusal, Url, UrlError};
 pub use retry::{Backoff, Retry};

@@ -4,19 +4,19 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use roost_types::{CommandId, Payload, Qos, Topic, TopicFilter};
+use roost_types::{Payload, Qos, Topic, TopicFilter};
 use roost_wire::device::{FromDevice, ToDevice};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
+use super::outcomes::Outcomes;
 use super::{
-    Ack, Backoff, Closed, Connection, DeviceEvent, DeviceOptions, Hello, IncomingCommand, Outcome,
-    RequestError, Retry, Welcome,
+    Ack, Backoff, Closed, Connection, DeviceEvent, DeviceOptions, Hello, Outcome, RequestError,
+    Retry, Welcome,
 };
 
-/// How often results that the hub has not acknowledged are looked at, and how old one must be to
-/// be sent again on the same connection.
-const RESEND: Duration = Duration::from_secs(10);
+/// At the longest, between two looks at what waits for too long.
+const LOOK: Duration = Duration::from_secs(10);
 
 type Done = oneshot::Sender<Result<Ack, RequestError>>;
 
@@ -50,14 +50,7 @@ pub(super) struct Worker {
     /// Requests of this connection that wait for their answer.
     asked: HashMap<u32, Done>,
     next_id: u32,
-    /// Outcomes that the hub has not acknowledged; all are sent again on the next connection.
-    outcomes: Vec<Unacknowledged>,
-}
-
-struct Unacknowledged {
-    outcome: Outcome,
-    /// The id and time under which it was sent last on this connection.
-    sent: Option<(u32, Instant)>,
+    outcomes: Outcomes,
 }
 
 /// Why [`Worker::serve`] ended.
@@ -82,7 +75,7 @@ impl Worker {
             events,
             asked: HashMap::new(),
             next_id: 0,
-            outcomes: vec![],
+            outcomes: Outcomes::default(),
         }
     }
 
@@ -120,9 +113,7 @@ impl Worker {
         for (_, done) in self.asked.drain() {
             answer(done, Err(RequestError::Disconnected));
         }
-        for waiting in &mut self.outcomes {
-            waiting.sent = None;
-        }
+        self.outcomes.disconnected();
         let retry = Retry::of_close(&closed, after);
         if retry == Retry::WithoutRepeating {
             self.outcomes.clear();
@@ -152,9 +143,11 @@ impl Worker {
     async fn serve(&mut self, mut connection: Connection, welcome: Welcome) -> End {
         // What the user has not taken yet. While something is in it, nothing is read, but requests
         // go on: a user that answers one event before it takes the next must not wait for us.
+        let keepalive = welcome.keepalive;
         let mut outbox = VecDeque::from([DeviceEvent::Connected(welcome)]);
-        let mut resend = tokio::time::interval(RESEND);
-        resend.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let period = (keepalive / 4).clamp(Duration::from_secs(1), LOOK);
+        let mut look = tokio::time::interval(period);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut retry_after = None;
         let events = self.events.clone();
         loop {
@@ -178,7 +171,12 @@ impl Worker {
                     Err(_) => return End::User,
                 },
                 // At once for the first time, which sends what an earlier connection left.
-                _ = resend.tick() => self.resend(&mut connection),
+                _ = look.tick() => {
+                    self.resend(&mut connection);
+                    if let Err(closed) = check_silence(&mut connection, keepalive, wants_input) {
+                        return End::Closed(closed, retry_after);
+                    }
+                }
                 said = step(&mut connection, wants_input) => match said {
                     Ok(Some(said)) => {
                         if let ToDevice::Goaway { retry_after_ms, .. } = &said {
@@ -193,13 +191,8 @@ impl Worker {
         }
     }
 
-    fn fresh_id(&mut self) -> u32 {
-        self.next_id = self.next_id.wrapping_add(1);
-        self.next_id
-    }
-
     fn ask(&mut self, op: Op, connection: &mut Connection) {
-        let id = Some(self.fresh_id());
+        let id = Some(fresh(&mut self.next_id));
         let qos = Qos::BestEffort;
         let (message, done) = match op {
             Op::Subscribe { filter, done } => {
@@ -220,8 +213,7 @@ impl Worker {
             }
             Op::Say(message) => (message, None),
             Op::Finish(outcome) => {
-                self.outcomes.retain(|kept| kept.outcome.command_id != outcome.command_id);
-                self.outcomes.push(Unacknowledged { outcome, sent: None });
+                self.outcomes.add(outcome);
                 return self.resend(connection);
             }
             Op::Close => return,
@@ -234,72 +226,69 @@ impl Worker {
 
     /// Sends every outcome that was not sent on this connection, or long ago.
     fn resend(&mut self, connection: &mut Connection) {
-        let now = Instant::now();
-        for waiting in &mut self.outcomes {
-            if waiting.sent.is_some_and(|(_, at)| now.duration_since(at) < RESEND) {
-                continue;
-            }
-            self.next_id = self.next_id.wrapping_add(1);
-            waiting.sent = Some((self.next_id, now));
-            let outcome = waiting.outcome.clone();
-            connection.queue(&FromDevice::Result {
-                id: Some(self.next_id),
-                command_id: outcome.command_id,
-                status: outcome.status,
-                payload: outcome.payload,
-                error: outcome.error,
-            });
+        let next_id = &mut self.next_id;
+        for message in self.outcomes.due(|| fresh(next_id)) {
+            connection.queue(&message);
         }
     }
 
     /// What the hub says: an answer to a request is given to who asked, the rest is an event.
     fn hear(&mut self, said: ToDevice) -> Option<DeviceEvent> {
         match said {
-            ToDevice::Ack { id, command_id, position } => {
-                self.settle(id, command_id.as_ref(), Ok(Ack { position }));
+            ToDevice::Ack { id, position, .. } => {
+                self.settle(id, Ok(Ack { position }));
                 None
             }
-            ToDevice::Error { id, command_id, code, message, field, retryable } => {
+            ToDevice::Error { id, code, message, field, retryable, .. } => {
                 let error = RequestError::Refused {
                     code: code.into_owned(),
                     message: message.into_owned(),
                     field: field.map(Into::into),
                     retryable,
                 };
-                let told = self.settle(id, command_id.as_ref(), Err(error.clone()));
+                let told = self.settle(id, Err(error.clone()));
                 (!told).then_some(DeviceEvent::Complaint(error))
             }
-            other => event(other),
+            other => DeviceEvent::of(other),
         }
     }
 
-    /// Ends what an answer is about; says whether there was such a thing.
-    fn settle(
-        &mut self,
-        id: Option<u32>,
-        command_id: Option<&CommandId>,
-        with: Result<Ack, RequestError>,
-    ) -> bool {
-        if let Some(done) = id.and_then(|id| self.asked.remove(&id)) {
+    /// Ends the request that an answer is about. Says whether its caller was told.
+    fn settle(&mut self, id: Option<u32>, with: Result<Ack, RequestError>) -> bool {
+        let Some(id) = id else { return false };
+        if let Some(done) = self.asked.remove(&id) {
             answer(done, with);
             return true;
         }
-        let about = |waiting: &Unacknowledged| {
-            let same_id = id.is_some() && waiting.sent.map(|(sent, _)| sent) == id;
-            same_id || (id.is_none() && Some(&waiting.outcome.command_id) == command_id)
-        };
-        let Some(at) = self.outcomes.iter().position(about) else {
-            return with.is_ok();
-        };
-        match with {
-            // It may be taken later: the next round sends it again.
-            Err(RequestError::Refused { retryable: true, .. }) => true,
-            outcome => {
-                self.outcomes.remove(at);
-                outcome.is_ok()
-            }
-        }
+        // A refused outcome has no caller who waits: it is an event, unless it is sent again.
+        let refused = with.as_ref().err();
+        let final_no = matches!(refused, Some(RequestError::Refused { retryable: false, .. }));
+        self.outcomes.settle(id, refused) && !final_no
     }
+}
+
+/// The next id of a request.
+fn fresh(last: &mut u32) -> u32 {
+    *last = last.wrapping_add(1);
+    *last
+}
+
+/// Asks a hub that has been silent for as long as it would let a device be, and gives it up after
+/// half as long again. While the user takes no events nothing is read, and silence means nothing.
+fn check_silence(
+    connection: &mut Connection,
+    keepalive: Duration,
+    reading: bool,
+) -> Result<(), Closed> {
+    let silence = connection.last_heard().elapsed();
+    if reading && silence >= keepalive + keepalive / 2 {
+        let text = format!("the hub has been silent for {} s", silence.as_secs());
+        return Err(Closed::network(text));
+    }
+    if reading && silence >= keepalive && !connection.has_queued() {
+        connection.queue(&FromDevice::Ping { id: None });
+    }
+    Ok(())
 }
 
 /// Reads and writes, or only writes. Cancel safe.
@@ -317,38 +306,4 @@ fn answer(done: Done, with: Result<Ack, RequestError>) {
     if done.send(with).is_err() {
         tracing::trace!("the answer came after its caller had left");
     }
-}
-
-/// What is an event by itself.
-fn event(said: ToDevice) -> Option<DeviceEvent> {
-    Some(match said {
-        ToDevice::Command {
-            command_id,
-            name,
-            payload,
-            headers,
-            expires_ms,
-            expires_in_ms,
-            attempt,
-        } => DeviceEvent::Command(IncomingCommand {
-            command_id,
-            name,
-            payload,
-            headers,
-            expires: expires_ms,
-            expires_in: Duration::from_millis(expires_in_ms),
-            attempt,
-        }),
-        ToDevice::Cancel { command_id } => DeviceEvent::Cancel(command_id),
-        ToDevice::Message(message) => DeviceEvent::Message(message),
-        ToDevice::Gap { topic, from, to } => DeviceEvent::Gap { topic, from, to },
-        ToDevice::Goaway { reason, retry_after_ms } => DeviceEvent::Goaway {
-            reason: reason.into_owned(),
-            retry_after: retry_after_ms.map(Duration::from_millis),
-        },
-        ToDevice::Welcome { .. }
-        | ToDevice::Pong { .. }
-        | ToDevice::Ack { .. }
-        | ToDevice::Error { .. } => return None,
-    })
 }

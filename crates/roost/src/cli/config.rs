@@ -2,9 +2,10 @@
 
 use clap::{Args, Subcommand};
 
-use super::output::Output;
+use super::output::{self, Output};
 use super::serve::ConfigArgs;
 use super::{Exit, Failure};
+use crate::config::Config;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
@@ -33,8 +34,12 @@ pub(super) fn run(command: &ConfigCommand) -> Result<Exit, Failure> {
         }
         ConfigCommand::Print(args) => {
             let output = Output::new(args.json);
-            let config = args.config.load()?;
+            let (config, problems) = Config::read_anyway(&args.config.sources());
             output.show(&config.to_json(), || config.to_toml().trim_end().to_owned())?;
+            // What is missing is no reason to hide the rest; `check` judges.
+            if let Some(problems) = problems {
+                output::complain(&Failure::usage(problems));
+            }
         }
     }
     Ok(Exit::Ok)

@@ -72,6 +72,11 @@ pub struct ServeArgs {
 impl ConfigArgs {
     /// The configuration in force: file, environment, flags.
     pub(super) fn load(&self) -> Result<Config, Failure> {
+        Config::load(&self.sources()).map_err(Failure::usage)
+    }
+
+    /// Where the configuration comes from.
+    pub(super) fn sources(&self) -> Sources {
         let mut sources = Sources::of_process(self.config.clone());
         let texts = [
             ("edge.addr", "--edge-addr", &self.edge_addr),
@@ -96,7 +101,7 @@ impl ConfigArgs {
         for (key, flag, given) in switches {
             sources.flags.extend(given.then(|| (key, flag, "true".to_owned())));
         }
-        Config::load(&sources).map_err(Failure::usage)
+        sources
     }
 }
 
@@ -156,7 +161,7 @@ fn announce(hub: &RunningHub) -> Result<(), Failure> {
 }
 
 /// SIGTERM and SIGINT alike.
-struct Signals {
+pub(super) struct Signals {
     term: Signal,
     int: Signal,
 }
@@ -164,11 +169,12 @@ struct Signals {
 // === impl Signals ===
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
     }
 
-    async fn next(&mut self) {
+    /// The next of either. Cancel safe.
+    pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.term.recv() => {}
             _ = self.int.recv() => {}

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use super::args::duration;
 use super::output::Output;
+use super::serve::Signals;
 use super::token::wall_clock;
 use super::{Exit, Failure};
 use crate::simulated::{Counts, Seen, Simulated, VOCABULARY};
@@ -146,6 +147,9 @@ pub(super) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
         );
         return Err(Failure::usage(text));
     }
+    let format = roost_telemetry::LogFormat::Human;
+    // An embedding program may have set up logging; then that is where it goes.
+    roost_telemetry::init_tracing(format, "warn").ok();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(simulate(args))
 }
@@ -169,6 +173,7 @@ async fn simulate(args: &SimulateArgs) -> Result<Exit, Failure> {
     waiting.reverse();
     drop(watcher);
     let status = Status::new(args);
+    let mut signals = Signals::new()?;
     let mut devices = JoinSet::new();
     let mut start = tokio::time::interval(Duration::from_secs(1) / args.rate);
     let mut tick = tokio::time::interval(Duration::from_secs(1));
@@ -179,10 +184,7 @@ async fn simulate(args: &SimulateArgs) -> Result<Exit, Failure> {
             biased;
             // Ends first, or a thousand devices would outshout them.
             () = &mut end => break,
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
-                break;
-            }
+            () = signals.next() => break,
             Some(event) = seen.recv() => status.say(&event),
             // A device ends only when the hub asks it not to come back.
             Some(_) = devices.join_next() => if devices.is_empty() && waiting.is_empty() {

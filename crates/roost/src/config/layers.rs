@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::KEYS;
 use super::nearest::nearest;
 use super::setting::Setting;
-use super::{Config, KEYS};
 
 /// Where to look for values. Nothing is read from the process behind the caller's back.
 #[derive(Debug, Clone, Default)]
@@ -238,7 +238,7 @@ impl Layers {
         self.problems.push(Problem(text));
     }
 
-    pub(super) fn finish(self, config: Config) -> Result<Config, Problems> {
-        if self.problems.is_empty() { Ok(config) } else { Err(Problems(self.problems)) }
+    pub(super) fn finish(self) -> Option<Problems> {
+        (!self.problems.is_empty()).then_some(Problems(self.problems))
     }
 }

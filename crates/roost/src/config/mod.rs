@@ -181,9 +181,15 @@ impl Config {
     /// Puts file, environment and flags together, the later winning, and checks everything. All that
     /// is wrong is told at once.
     pub fn load(sources: &Sources) -> Result<Self, Problems> {
+        let (config, problems) = Self::read_anyway(sources);
+        problems.map_or(Ok(config), Err)
+    }
+
+    /// The same, with defaults for what is wrong: to be shown, not to be used.
+    pub fn read_anyway(sources: &Sources) -> (Self, Option<Problems>) {
         let mut layers = Layers::new(sources);
         let mut config = Self::read(&mut layers);
         check::check(&mut config, &mut layers);
-        layers.finish(config)
+        (config, layers.finish())
     }
 }

@@ -24,6 +24,8 @@ const DEVICES: [(&str, &str); 5] = [
 ];
 /// How many are there from the beginning.
 const EARLY: usize = 4;
+/// The one that loses its connection.
+const UNPLUGGED: &str = "door-1";
 /// The one that connects late.
 const LATE: &str = "lamp-1";
 
@@ -211,7 +213,7 @@ pub(super) async fn presence(show: &mut Show, stage: &mut Stage) -> Result<(), F
     let mut events = patiently(client.watch_devices(request)).await??.into_inner();
     patiently(events.message()).await??;
     let began = Instant::now();
-    stage.pull_the_plug("door-1");
+    stage.pull_the_plug(UNPLUGGED);
     let event = loop {
         match patiently(events.message()).await??.and_then(|item| item.event) {
             Some(Event::DeviceEvent(event)) => break event,
@@ -220,7 +222,7 @@ pub(super) async fn presence(show: &mut Show, stage: &mut Stage) -> Result<(), F
         }
     };
     let took = elapsed(began.elapsed());
-    let left = event.device_id == "door-1" && event.r#type() == pb::DeviceEventType::Disconnected;
+    let left = event.device_id == UNPLUGGED && event.r#type() == pb::DeviceEventType::Disconnected;
     let close = event.close.unwrap_or_default();
     let text =
         format!("{} pulled the plug → OFFLINE, close code {}  {took}", event.device_id, close.code);
@@ -228,7 +230,9 @@ pub(super) async fn presence(show: &mut Show, stage: &mut Stage) -> Result<(), F
 }
 
 /// What to do next, to be copied and pasted.
-pub(super) fn invitation(show: &Show, stage: &Stage) -> Result<(), Failure> {
+pub(super) fn invitation(show: &Show, stage: &mut Stage) -> Result<(), Failure> {
+    // Whose plug was pulled comes back, so that everybody is there.
+    stage.connect(UNPLUGGED, "fleet/+")?;
     let program = std::env::args().next().unwrap_or_else(|| "roost".to_owned());
     let url = stage.url();
     let (api, token) = (stage.key_file("api.key"), stage.key_file("device.token"));

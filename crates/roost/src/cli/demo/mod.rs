@@ -8,6 +8,7 @@ use clap::Args;
 use tokio::time::Instant;
 
 use super::output::{Output, Style, elapsed};
+use super::serve::Signals;
 use super::{Exit, Failure};
 use stage::Stage;
 
@@ -72,8 +73,8 @@ async fn demo(args: &DemoArgs) -> Result<Exit, Failure> {
         show.say(format!("\n{} of the above did not work.", show.failures))?;
     }
     if !args.once {
-        acts::invitation(&show, &stage)?;
-        tokio::signal::ctrl_c().await?;
+        acts::invitation(&show, &mut stage)?;
+        Signals::new()?.next().await;
     }
     let failures = show.failures;
     stage.close().await;
