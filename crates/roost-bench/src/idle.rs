@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::hub::HubProcess;
 use crate::process::{self, Memory, raise_file_limit};
+use crate::redis::OwnRedis;
 
 /// How many devices connect at a time.
 const AT_ONCE: usize = 128;
@@ -35,8 +36,19 @@ pub struct IdleOptions {
     pub program: PathBuf,
     /// How many devices.
     pub devices: u32,
-    /// The hub's store; `None` for the embedded one.
-    pub redis: Option<String>,
+    /// The hub's store.
+    pub store: BenchStore,
+}
+
+/// Where the hub keeps what it must.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BenchStore {
+    /// A Redis of the benchmark's own: `redis-server` from the PATH.
+    OwnRedis,
+    /// This Redis.
+    Redis(String),
+    /// The hub's memory, which is then measured with it.
+    Memory,
 }
 
 /// What came out.
@@ -71,8 +83,16 @@ pub async fn run(options: IdleOptions, progress: impl Fn(u64)) -> anyhow::Result
             options.devices
         );
     }
-    let (program, redis) = (options.program.clone(), options.redis.clone());
-    let starting = move || HubProcess::start(&program, redis.as_deref());
+    let own = match &options.store {
+        BenchStore::OwnRedis => Some(tokio::task::spawn_blocking(OwnRedis::start).await??),
+        BenchStore::Redis(_) | BenchStore::Memory => None,
+    };
+    let redis = match &options.store {
+        BenchStore::Redis(url) => Some(url.clone()),
+        BenchStore::OwnRedis | BenchStore::Memory => own.as_ref().map(|own| own.url.clone()),
+    };
+    let (program, url) = (options.program.clone(), redis.clone());
+    let starting = move || HubProcess::start(&program, url.as_deref());
     let hub = Arc::new(tokio::task::spawn_blocking(starting).await??);
     let before = at_rest(hub.pid()).await?;
     let cpu_before = process::cpu_time(hub.pid())?;
@@ -94,7 +114,7 @@ pub async fn run(options: IdleOptions, progress: impl Fn(u64)) -> anyhow::Result
         |after: u64, before: u64| after.saturating_sub(before) as f64 / f64::from(options.devices);
     Ok(IdleReport {
         devices: options.devices,
-        store: if options.redis.is_some() { "redis" } else { "memory" },
+        store: if redis.is_some() { "redis" } else { "memory" },
         resident_bytes_per_device: each(after.resident, before.resident),
         anonymous_bytes_per_device: each(after.anonymous, before.anonymous),
         before,
@@ -111,19 +131,19 @@ async fn connect(
     progress: impl Fn(u64),
 ) -> anyhow::Result<JoinSet<String>> {
     let url: Url = hub.url.parse()?;
-    let filter = TopicFilter::new("fleet/config")?;
-    let hello = Arc::new(Hello {
-        // Nothing is to move while memory is measured.
-        keepalive: Some(Duration::from_secs(20 * 60)),
-        subscriptions: vec![filter],
-    });
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let mut opening = JoinSet::new();
     let mut open = JoinSet::new();
     for index in 0..count {
         let place = Arc::clone(&places).acquire_owned().await?;
         let token = token(hub, index)?;
-        let (url, hello) = (url.clone(), Arc::clone(&hello));
+        let url = url.clone();
+        let hello = Hello {
+            // Nothing is to move while memory is measured.
+            keepalive: Some(Duration::from_secs(20 * 60)),
+            // A topic of its own is what costs most: nothing of it is shared with other devices.
+            subscriptions: vec![TopicFilter::new(&format!("fleet/idle-{index}/config"))?],
+        };
         opening.spawn(async move {
             let opened = Connection::open(&url, Some(&token), &hello).await;
             drop(place);

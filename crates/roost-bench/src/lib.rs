@@ -3,5 +3,6 @@
 mod hub;
 pub mod idle;
 mod process;
+mod redis;
 
 pub use process::{Memory, raise_file_limit};

@@ -20,5 +20,5 @@ mod worker;
 pub use config::{DeviceLimits, EdgeConfig, PreAuthLimits, Timeouts};
 pub use edge::{Edge, EdgeParts};
 pub use handle::{Drained, EdgeHandle};
-pub use lifecycle::Phase;
+pub use lifecycle::{Lifecycle, Phase};
 pub use listen::bind_workers;

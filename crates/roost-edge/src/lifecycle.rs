@@ -1,43 +1,53 @@
-//! Where an edge stands in its life. What makes it move on is in `edge.rs` and `drain.rs`.
+//! Where an edge, or a whole node, stands in its life. What makes an edge move on is in `edge.rs`
+//! and `worker/drain.rs`.
 
 use tokio::sync::watch;
 
-/// A stage in an edge's life; it only ever moves to a later one.
+/// A stage in the life of an edge or of a node; it only ever moves to a later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
-    /// Workers are being started.
+    /// Listeners are bound, the rest is being started.
     Starting,
     /// Devices can connect.
     Ready,
     /// Devices are told to go, new ones are refused.
     Draining,
-    /// The listeners are closed, the last connections forced.
+    /// The listeners are closed, the last connections forced; what else there is ends.
     Closing,
-    /// Every worker has ended.
+    /// Nothing runs any more.
     Stopped,
 }
 
 /// Publishes the phase to whoever watches.
 #[derive(Debug)]
-pub(crate) struct Lifecycle(watch::Sender<Phase>);
+pub struct Lifecycle(watch::Sender<Phase>);
 
 // === impl Lifecycle ===
 
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Lifecycle {
-    pub(crate) fn new() -> Self {
+    /// At the start.
+    pub fn new() -> Self {
         Self(watch::Sender::new(Phase::Starting))
     }
 
-    pub(crate) fn now(&self) -> Phase {
+    /// The phase now.
+    pub fn now(&self) -> Phase {
         *self.0.borrow()
     }
 
-    pub(crate) fn watch(&self) -> watch::Receiver<Phase> {
+    /// Follows the phase.
+    pub fn watch(&self) -> watch::Receiver<Phase> {
         self.0.subscribe()
     }
 
     /// Moves on; going back is no move at all.
-    pub(crate) fn advance(&self, next: Phase) {
+    pub fn advance(&self, next: Phase) {
         self.0.send_if_modified(|now| {
             let moves = next > *now;
             if moves {

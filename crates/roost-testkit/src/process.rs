@@ -62,7 +62,7 @@ impl HubProcess {
     /// standard error.
     pub fn start(keys: &Keys, options: &NodeOptions<'_>) -> Self {
         let mut command = roost();
-        command.args(["serve", "--log-level", "warn"]);
+        command.args(["serve", "--log-level", "info,roost_cluster=debug,roost_redis=debug"]);
         for flag in ["--edge-addr", "--grpc-addr", "--admin-addr"] {
             command.args([flag, "127.0.0.1:0"]);
         }

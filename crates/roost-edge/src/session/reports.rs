@@ -4,10 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use roost_cluster::{NodeEvent, Report, Reported};
-use roost_telemetry::metrics::labels::CommandOutcome;
-use roost_types::{
-    Command, CommandId, CommandResult, CommandState, ErrorCode, HubError, NodeId, Progress,
-};
+use roost_types::{Command, CommandId, CommandResult, ErrorCode, HubError, NodeId, Progress};
 use roost_wire::device::ToDevice;
 
 use super::{Session, mail, may_act, store_failed, suspended};
@@ -103,9 +100,7 @@ pub(super) async fn tell(conn: &Conn, command: Command, waiting: &[NodeId]) {
 
 /// See [`tell`].
 pub(crate) async fn tell_waiting(edge: &Edge, command: Command, waiting: &[NodeId]) {
-    if let Some(outcome) = outcome(command.state) {
-        edge.telemetry.control.commands.inc(outcome);
-    }
+    edge.telemetry.control.ended(command.state);
     if waiting.is_empty() {
         return;
     }
@@ -116,16 +111,4 @@ pub(crate) async fn tell_waiting(edge: &Edge, command: Command, waiting: &[NodeI
             tracing::debug!(%node, %error, "could not tell a waiting node of a command");
         }
     }
-}
-
-fn outcome(state: CommandState) -> Option<CommandOutcome> {
-    Some(match state {
-        CommandState::Succeeded => CommandOutcome::Succeeded,
-        CommandState::Failed => CommandOutcome::Failed,
-        CommandState::Rejected => CommandOutcome::Rejected,
-        CommandState::Expired => CommandOutcome::Expired,
-        CommandState::Cancelled => CommandOutcome::Cancelled,
-        CommandState::Dead => CommandOutcome::Dead,
-        _ => return None,
-    })
 }

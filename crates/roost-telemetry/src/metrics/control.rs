@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use metrics::{Counter, Gauge, Histogram};
+use roost_types::CommandState;
 use tokio::time::Instant;
 
 use super::catalog as c;
@@ -48,6 +49,20 @@ impl ControlMetrics {
             grpc_handled: Family::lazy(r, &c::GRPC_HANDLED),
             grpc_handling: Family::lazy(r, &c::GRPC_HANDLING),
         }
+    }
+
+    /// A command reached this state, by a write of this node's; only final ones count.
+    pub fn ended(&self, state: CommandState) {
+        let outcome = match state {
+            CommandState::Succeeded => CommandOutcome::Succeeded,
+            CommandState::Failed => CommandOutcome::Failed,
+            CommandState::Rejected => CommandOutcome::Rejected,
+            CommandState::Expired => CommandOutcome::Expired,
+            CommandState::Cancelled => CommandOutcome::Cancelled,
+            CommandState::Dead => CommandOutcome::Dead,
+            _ => return,
+        };
+        self.commands.inc(outcome);
     }
 
     /// A `SendCommand` call starts.

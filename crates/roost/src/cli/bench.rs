@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use roost_bench::idle::{self, IdleOptions, IdleReport};
+use roost_bench::idle::{self, BenchStore, IdleOptions, IdleReport};
 
 use super::output::Output;
 use super::{Exit, Failure};
@@ -21,9 +21,12 @@ pub(super) struct IdleArgs {
     /// How many devices.
     #[arg(long, visible_alias = "devices", default_value = "19000", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     n: u32,
-    /// The hub's Redis; without it the hub keeps everything in its memory, which is counted then.
-    #[arg(long, value_name = "URL")]
+    /// The hub's Redis, instead of one started for the benchmark from the PATH.
+    #[arg(long, value_name = "URL", conflicts_with = "memory")]
     redis: Option<String>,
+    /// The hub keeps everything in its memory, which is counted then.
+    #[arg(long)]
+    memory: bool,
     /// JSON for machines.
     #[arg(long)]
     json: bool,
@@ -37,7 +40,11 @@ pub(super) fn run(command: &BenchCommand) -> Result<Exit, Failure> {
     let options = IdleOptions {
         program: std::env::current_exe()?,
         devices: args.n,
-        redis: args.redis.clone(),
+        store: match &args.redis {
+            Some(url) => BenchStore::Redis(url.clone()),
+            None if args.memory => BenchStore::Memory,
+            None => BenchStore::OwnRedis,
+        },
     };
     let report = runtime.block_on(idle::run(options, |connected| bar.set_position(connected)));
     bar.finish_and_clear();

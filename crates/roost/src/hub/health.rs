@@ -7,7 +7,7 @@ use roost_cluster::StoreHealth;
 use roost_telemetry::{CheckHandle, HealthRegistry, Status};
 use tokio::sync::watch;
 
-use super::lifecycle::Phase;
+use super::Phase;
 use crate::config::RoleChoice;
 
 /// The node's own checks.

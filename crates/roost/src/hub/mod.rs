@@ -2,7 +2,6 @@
 //! goes away. What `serve`, `demo` and tests start is the same thing.
 
 mod health;
-mod lifecycle;
 mod running;
 mod start;
 
@@ -13,7 +12,7 @@ use roost_cluster::{MemoryHub, NodeRef, StoreError};
 
 use crate::config::{Config, Problems};
 
-pub use lifecycle::Phase;
+pub use roost_edge::Phase;
 pub use running::RunningHub;
 
 /// Starts hub nodes.

@@ -15,9 +15,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Addresses;
+use super::Phase;
 use super::health::Checks;
-use super::lifecycle::{Lifecycle, Phase};
 use crate::config::ShutdownConfig;
+use roost_edge::Lifecycle;
 
 /// A node that serves. Dropping it ends its tasks at once, as a crash would; [`RunningHub::shutdown`]
 /// ends it in order.

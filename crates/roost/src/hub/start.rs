@@ -77,7 +77,9 @@ pub(super) async fn start(
 
     let holder = edge.clone().map(|edge| edge as Arc<dyn SessionHolder>);
     let info = node_info(&config, &shared, &addresses);
-    let mut keeper = Keeper::new(store.clone(), info, lease, config.store.lease, holder);
+    let counted = Arc::clone(&telemetry.control);
+    let mut keeper = Keeper::new(store.clone(), info, lease, config.store.lease, holder)
+        .on_end(move |state| counted.ended(state));
     keeper.join().await.map_err(|source| StartError::Join { node: node.clone(), source })?;
     let events = store.bus.take_events().expect("taken once for each node");
     let stop = tasks.core_stop.clone();
