@@ -185,6 +185,13 @@ impl TopicFilter {
     }
 }
 
+impl std::borrow::Borrow<str> for TopicFilter {
+    /// Lets a map by filter be asked for a topic; both hash and compare as their text.
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl From<Topic> for TopicFilter {
     fn from(topic: Topic) -> Self {
         Self(topic.0)

@@ -5,16 +5,20 @@ use std::collections::hash_map::Entry;
 
 use crate::{Topic, TopicFilter};
 
-type Children<V> = HashMap<Box<str>, Node<V>, foldhash::fast::RandomState>;
+type Hasher = foldhash::fast::RandomState;
+type Children<V> = HashMap<Box<str>, Node<V>, Hasher>;
 
 /// A map from filters to values that finds the values of all filters that match a topic.
 ///
-/// Costs one step a level and wildcard branch, however many filters there are. A filter that is
-/// removed leaves no nodes behind.
+/// Costs one look-up for all filters without wildcards, and for the others one step a level and
+/// wildcard branch, however many there are. A filter that is removed leaves nothing behind.
 #[derive(Debug)]
 pub struct FilterTrie<V> {
-    root: Node<V>,
-    len: usize,
+    /// Filters without wildcards. Flat, since most are, and a node for each level of each would take
+    /// half a kilobyte.
+    exact: HashMap<TopicFilter, V, Hasher>,
+    wild: Node<V>,
+    wild_len: usize,
 }
 
 #[derive(Debug)]
@@ -27,7 +31,7 @@ struct Node<V> {
 
 impl<V> Default for FilterTrie<V> {
     fn default() -> Self {
-        Self { root: Node::default(), len: 0 }
+        Self { exact: HashMap::default(), wild: Node::default(), wild_len: 0 }
     }
 }
 
@@ -39,12 +43,12 @@ impl<V> FilterTrie<V> {
 
     /// How many filters have a value.
     pub fn len(&self) -> usize {
-        self.len
+        self.exact.len() + self.wild_len
     }
 
     /// Whether no filter has a value.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// The value of a filter, made by `default` where it has none yet.
@@ -53,16 +57,21 @@ impl<V> FilterTrie<V> {
         filter: &TopicFilter,
         default: impl FnOnce() -> V,
     ) -> &mut V {
-        let node = filter.as_str().split('/').fold(&mut self.root, |node, level| node.child(level));
-        if node.value.is_none() {
-            self.len += 1;
+        if !filter.is_wildcard() {
+            return self.exact.entry(filter.clone()).or_insert_with(default);
         }
+        let levels = filter.as_str().split('/');
+        let node = levels.fold(&mut self.wild, |node, level| node.child(level));
+        self.wild_len += usize::from(node.value.is_none());
         node.value.get_or_insert_with(default)
     }
 
     /// The value of exactly this filter.
     pub fn get_mut(&mut self, filter: &TopicFilter) -> Option<&mut V> {
-        let mut node = &mut self.root;
+        if !filter.is_wildcard() {
+            return self.exact.get_mut(filter);
+        }
+        let mut node = &mut self.wild;
         for level in filter.as_str().split('/') {
             node = node.children.get_mut(level)?;
         }
@@ -71,16 +80,21 @@ impl<V> FilterTrie<V> {
 
     /// Takes a filter out and gives its value back.
     pub fn remove(&mut self, filter: &TopicFilter) -> Option<V> {
-        let mut levels = filter.as_str().split('/');
-        let value = self.root.remove(&mut levels);
-        self.len -= usize::from(value.is_some());
+        if !filter.is_wildcard() {
+            return self.exact.remove(filter);
+        }
+        let value = self.wild.remove(&mut filter.as_str().split('/'));
+        self.wild_len -= usize::from(value.is_some());
         value
     }
 
     /// Calls `found` with the value of each filter that matches the topic.
     pub fn for_each_match<'a>(&'a self, topic: &Topic, mut found: impl FnMut(&'a V)) {
-        let levels: smallvec::SmallVec<[&str; 16]> = topic.as_str().split('/').collect();
-        self.root.visit(&levels, topic.is_reserved(), &mut found);
+        self.exact.get(topic.as_str()).into_iter().for_each(&mut found);
+        if self.wild_len > 0 {
+            let levels: smallvec::SmallVec<[&str; 16]> = topic.as_str().split('/').collect();
+            self.wild.visit(&levels, topic.is_reserved(), &mut found);
+        }
     }
 
     /// Whether any filter matches the topic.
@@ -154,11 +168,13 @@ mod tests {
         let mut trie = FilterTrie::new();
         *trie.get_or_insert_with(&filter("a/+/c"), || 0) += 1;
         *trie.get_or_insert_with(&filter("a"), || 0) += 1;
+        *trie.get_or_insert_with(&filter("a/#"), || 0) += 1;
         assert_eq!(trie.remove(&filter("a/+")), None);
         assert_eq!(trie.remove(&filter("a/+/c")), Some(1));
-        assert_eq!(trie.len(), 1);
+        assert_eq!(trie.len(), 2);
         assert_eq!(trie.remove(&filter("a")), Some(1));
-        assert!(trie.root.is_unused());
+        assert_eq!(trie.remove(&filter("a/#")), Some(1));
+        assert!(trie.is_empty() && trie.wild.is_unused());
     }
 
     fn level() -> impl Strategy<Value = &'static str> {

@@ -10,51 +10,35 @@ use super::Place;
 
 type Hasher = foldhash::fast::RandomState;
 
+/// Mostly one.
+type Places = SmallVec<[Place; 1]>;
+
 /// The subscribers of one worker.
 #[derive(Debug, Default)]
-pub(crate) struct Subscribers {
-    exact: HashMap<(TenantId, TopicFilter), SmallVec<[Place; 1]>, Hasher>,
-    wild: HashMap<TenantId, FilterTrie<SmallVec<[Place; 1]>>, Hasher>,
-}
+pub(crate) struct Subscribers(HashMap<TenantId, FilterTrie<Places>, Hasher>);
 
 // === impl Subscribers ===
 
 impl Subscribers {
     /// Adds one; says whether it is the filter's first.
     pub(crate) fn add(&mut self, tenant: &TenantId, filter: &TopicFilter, who: Place) -> bool {
-        let subscribers = if filter.is_wildcard() {
-            let trie = self.wild.entry(tenant.clone()).or_default();
-            trie.get_or_insert_with(filter, SmallVec::new)
-        } else {
-            self.exact.entry((tenant.clone(), filter.clone())).or_default()
-        };
+        let filters = self.0.entry(tenant.clone()).or_default();
+        let subscribers = filters.get_or_insert_with(filter, SmallVec::new);
         subscribers.push(who);
         subscribers.len() == 1
     }
 
     /// Takes one out; says whether it was the filter's last.
     pub(crate) fn remove(&mut self, tenant: &TenantId, filter: &TopicFilter, who: Place) -> bool {
-        if filter.is_wildcard() {
-            return self.remove_wild(tenant, filter, who);
-        }
-        let key = (tenant.clone(), filter.clone());
-        let last = self.exact.get_mut(&key).is_some_and(|subscribers| take(subscribers, who));
-        if last {
-            self.exact.remove(&key);
-        }
-        last
-    }
-
-    fn remove_wild(&mut self, tenant: &TenantId, filter: &TopicFilter, who: Place) -> bool {
-        let Some(trie) = self.wild.get_mut(tenant) else {
+        let Some(filters) = self.0.get_mut(tenant) else {
             return false;
         };
-        let last = trie.get_mut(filter).is_some_and(|subscribers| take(subscribers, who));
+        let last = filters.get_mut(filter).is_some_and(|subscribers| take(subscribers, who));
         if last {
-            trie.remove(filter);
+            filters.remove(filter);
         }
-        if trie.is_empty() {
-            self.wild.remove(tenant);
+        if filters.is_empty() {
+            self.0.remove(tenant);
         }
         last
     }
@@ -63,13 +47,8 @@ impl Subscribers {
     pub(crate) fn find(&self, tenant: &TenantId, topic: &Topic, found: &mut Vec<Place>) {
         found.clear();
         let mut filters = 0;
-        let key = (tenant.clone(), TopicFilter::from(topic.clone()));
-        if let Some(subscribers) = self.exact.get(&key) {
-            found.extend_from_slice(subscribers);
-            filters += 1;
-        }
-        if let Some(trie) = self.wild.get(tenant) {
-            trie.for_each_match(topic, |subscribers| {
+        if let Some(tenant) = self.0.get(tenant) {
+            tenant.for_each_match(topic, |subscribers| {
                 found.extend_from_slice(subscribers);
                 filters += 1;
             });
@@ -82,7 +61,7 @@ impl Subscribers {
 }
 
 /// Takes `who` out; says whether nobody is left where somebody was.
-fn take(subscribers: &mut SmallVec<[Place; 1]>, who: Place) -> bool {
+fn take(subscribers: &mut Places, who: Place) -> bool {
     let Some(at) = subscribers.iter().position(|known| *known == who) else {
         return false;
     };
@@ -121,6 +100,6 @@ mod tests {
         assert!(subscribers.remove(&a, &filter("fleet/+"), place(1)));
         assert!(subscribers.remove(&a, &filter("#"), place(1)));
         assert!(subscribers.remove(&b, &filter("#"), place(9)));
-        assert!(subscribers.exact.is_empty() && subscribers.wild.is_empty());
+        assert!(subscribers.0.is_empty());
     }
 }
