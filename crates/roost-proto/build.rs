@@ -19,9 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let descriptors = protox::compile(&files, [&root])?;
     let mut public = descriptors.clone();
-    public
-        .file
-        .retain(|file| !file.package().starts_with(INTERNAL));
+    public.file.retain(|file| !file.package().starts_with(INTERNAL));
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), public.encode_to_vec())?;
 

@@ -49,8 +49,16 @@ fn told(output: &Output) -> (i32, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_is_sent_and_its_end_is_the_exit_code() {
     let scene = Scene::start().await;
-    let (code, sent) =
-        scene.json(&["command", "send", "thermo-0", "echo", r#"{"a": 1.0}"#, "--json", "--id", "c1"]);
+    let (code, sent) = scene.json(&[
+        "command",
+        "send",
+        "thermo-0",
+        "echo",
+        r#"{"a": 1.0}"#,
+        "--json",
+        "--id",
+        "c1",
+    ]);
     assert_eq!((code, &sent["state"]), (0, &"SUCCEEDED".into()), "{sent}");
     assert_eq!(sent["result"]["payload"].to_string(), r#"{"a":1.0}"#);
     let (code, got) = scene.json(&["command", "get", "thermo-0", "c1", "--json"]);
@@ -59,7 +67,8 @@ async fn a_command_is_sent_and_its_end_is_the_exit_code() {
     assert_eq!((code, &listed["command_id"]), (0, &"c1".into()), "{listed}");
 
     // 3: accepted, and nobody answers in time; it waits on.
-    let wait = ["command", "send", "away", "echo", "--json", "--id", "c2", "--wait-timeout", "200ms"];
+    let wait =
+        ["command", "send", "away", "echo", "--json", "--id", "c2", "--wait-timeout", "200ms"];
     let (code, sent) = scene.json(&wait);
     assert_eq!((code, &sent["state"]), (3, &"QUEUED".into()), "{sent}");
     // The text form says how to find it later.
@@ -71,7 +80,8 @@ async fn a_command_is_sent_and_its_end_is_the_exit_code() {
     // 1: it ended in another way.
     let (code, _) = scene.run(&["command", "cancel", "thermo-0", "c1"]);
     assert_eq!(code, 1);
-    let short = ["command", "send", "away", "echo", "--ttl", "1s", "--wait-timeout", "60s", "--json"];
+    let short =
+        ["command", "send", "away", "echo", "--ttl", "1s", "--wait-timeout", "60s", "--json"];
     let (code, expired) = scene.json(&short);
     assert_eq!((code, &expired["state"]), (1, &"EXPIRED".into()), "{expired}");
 }
@@ -152,8 +162,14 @@ fn every_mistake_of_a_configuration_is_named() {
     let (code, text) = told(&output);
     assert_eq!(code, 2, "{text}");
     for said in [
-        "wrong.toml", "edge.addr", "workrs", "edge.workers", "store.lease", "absent.key",
-        "--grpc-addr", "ROOST_LOG__LEVEL",
+        "wrong.toml",
+        "edge.addr",
+        "workrs",
+        "edge.workers",
+        "store.lease",
+        "absent.key",
+        "--grpc-addr",
+        "ROOST_LOG__LEVEL",
     ] {
         assert!(text.contains(said), "{said} is not in: {text}");
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use roost_proto::control::v1::CommandState;
 use roost_testkit::backend::command;
+use roost_testkit::eventually;
 use roost_testkit::fleet::Fleet;
 use roost_testkit::keys::Keys;
 use roost_testkit::process::{HubProcess, NodeOptions};
@@ -78,8 +79,8 @@ impl Scene {
         assert_eq!(socket.end().await, (vec![error.to_owned()], close), "after {shown:?}");
     }
 
-    /// The neighbours noticed nothing.
-    async fn is_well(mut self) {
+    /// Ends the test: the neighbours noticed nothing.
+    async fn end(mut self) {
         self.stop.send(()).unwrap();
         let sent = self.commands.join_next().await.unwrap().unwrap();
         assert!(sent >= NEIGHBOURS);
@@ -114,18 +115,30 @@ async fn bad_messages() {
         (r#"{"id":1,"type":"subscribe","topic":"a/#/b"}"#.to_owned(), "TOPIC_INVALID"),
         (format!(r#"{{"id":1,"type":"subscribe","topic":"{long}"}}"#), "TOPIC_INVALID"),
         (r#"{"id":1,"type":"publish","topic":"$x","payload":1}"#.to_owned(), "PERMISSION_DENIED"),
-        (r#"{"id":1,"type":"result","command_id":"a b","status":"failed"}"#.to_owned(), "ID_INVALID"),
-        (r#"{"id":1,"type":"publish","topic":"t","payload":1,"qos":1}"#.to_owned(), "QOS_UNSUPPORTED"),
+        (
+            r#"{"id":1,"type":"result","command_id":"a b","status":"failed"}"#.to_owned(),
+            "ID_INVALID",
+        ),
+        (
+            r#"{"id":1,"type":"publish","topic":"t","payload":1,"qos":1}"#.to_owned(),
+            "QOS_UNSUPPORTED",
+        ),
         (r#"{"id":1,"type":"hello"}"#.to_owned(), "HELLO_REPEATED"),
     ] {
         socket.text(&text).await;
         let Seen::Json(error) = socket.seen().await else { panic!("ended after {text}") };
-        assert_eq!((&error["type"], &error["code"]), (&"error".into(), &code.into()), "{text}: {error}");
+        assert_eq!(
+            (&error["type"], &error["code"]),
+            (&"error".into(), &code.into()),
+            "{text}: {error}"
+        );
         assert_eq!(error["id"], 1, "{text}: {error}");
     }
     // JSON nested 10,000 deep: in a payload, and as the message.
     let (open, shut) = ("[".repeat(10_000), "]".repeat(10_000));
-    socket.text(&format!(r#"{{"id":1,"type":"publish","topic":"t","payload":{open}{shut}}}"#)).await;
+    socket
+        .text(&format!(r#"{{"id":1,"type":"publish","topic":"t","payload":{open}{shut}}}"#))
+        .await;
     let Seen::Json(error) = socket.seen().await else { panic!("ended after deep JSON") };
     assert_eq!(error["code"], "FIELD_INVALID", "{error}");
     socket.text(r#"{"type":"ping","id":2}"#).await;
@@ -136,7 +149,7 @@ async fn bad_messages() {
     let mut hasty = RawSocket::upgraded(scene.edge(), &scene.keys.token("bad")).await;
     hasty.text(r#"{"type":"ping"}"#).await;
     assert_eq!(hasty.end().await, (vec!["HELLO_EXPECTED".to_owned()], 4400));
-    scene.is_well().await;
+    scene.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -145,7 +158,9 @@ async fn bad_credentials() {
     let keys = &scene.keys;
     let exp = 4_000_000_000_u64;
     let good = keys.token("bad");
-    let [head, body, signature] = good.split('.').collect::<Vec<_>>()[..] else { panic!("no token") };
+    let [head, body, signature] = good.split('.').collect::<Vec<_>>()[..] else {
+        panic!("no token")
+    };
     // {"alg":"none","typ":"JWT"}
     let none = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0";
     let other = Keys::generate();
@@ -158,8 +173,16 @@ async fn bad_credentials() {
         ("alg none", format!("{none}.{body}."), "CREDENTIAL_INVALID"),
         ("alg none, signed", format!("{none}.{body}.{signature}"), "CREDENTIAL_INVALID"),
         ("cut", format!("{head}.{body}"), "CREDENTIAL_INVALID"),
-        ("bad device id", signed(keys, &json!({"sub": "a b", "aud": "roost", "exp": exp})), "CREDENTIAL_INVALID"),
-        ("long device id", signed(keys, &json!({"sub": "a".repeat(129), "aud": "roost", "exp": exp})), "CREDENTIAL_INVALID"),
+        (
+            "bad device id",
+            signed(keys, &json!({"sub": "a b", "aud": "roost", "exp": exp})),
+            "CREDENTIAL_INVALID",
+        ),
+        (
+            "long device id",
+            signed(keys, &json!({"sub": "a".repeat(129), "aud": "roost", "exp": exp})),
+            "CREDENTIAL_INVALID",
+        ),
         ("no device id", signed(keys, &json!({"aud": "roost", "exp": exp})), "CREDENTIAL_INVALID"),
         ("no end", signed(keys, &json!({"sub": "bad", "aud": "roost"})), "CREDENTIAL_INVALID"),
     ];
@@ -183,7 +206,7 @@ async fn bad_credentials() {
         socket.text(&hello.to_string()).await;
         assert_eq!(socket.end().await, (vec![(*code).to_owned()], 4401), "{what}");
     }
-    scene.is_well().await;
+    scene.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -221,7 +244,8 @@ async fn bad_frames() {
         fragment(true, Opcode::Continuation, b"\x28\""),
     ];
     scene.ends(&split.concat(), "INVALID_UTF8", 1007).await;
-    let cut = [fragment(false, Opcode::Text, b"\"a"), fragment(true, Opcode::Continuation, b"\xe2\x82")];
+    let cut =
+        [fragment(false, Opcode::Text, b"\"a"), fragment(true, Opcode::Continuation, b"\xe2\x82")];
     scene.ends(&cut.concat(), "INVALID_UTF8", 1007).await;
     // Good UTF-8 that is split is good.
     let mut socket = scene.welcomed().await;
@@ -230,7 +254,7 @@ async fn bad_frames() {
     socket.send(&fragment(false, Opcode::Text, one)).await;
     socket.send(&fragment(true, Opcode::Continuation, two)).await;
     assert!(matches!(socket.seen().await, Seen::Json(pong) if pong["type"] == "pong"));
-    scene.is_well().await;
+    scene.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -248,7 +272,7 @@ async fn endless_fragments_take_no_memory() {
     trickle(&scene, 16 << 20).await;
     let after = scene.hub.resident();
     assert!(after < before + GROWTH, "{before} bytes became {after} by empty fragments");
-    scene.is_well().await;
+    scene.end().await;
 }
 
 /// Fragments of one message without end, until `total` bytes or the hub's word that it is too much.
@@ -305,7 +329,11 @@ async fn bad_handshakes() {
         ("short key", good.replace("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ="), 400),
         ("no Upgrade", without("Upgrade"), 400),
         ("no Connection", without("Connection"), 400),
-        ("unknown subprotocol", good.replace("Host: hub", "Host: hub\r\nSec-WebSocket-Protocol: mqtt"), 400),
+        (
+            "unknown subprotocol",
+            good.replace("Host: hub", "Host: hub\r\nSec-WebSocket-Protocol: mqtt"),
+            400,
+        ),
         ("no echo", good.replace("/v1/connect", "/v1/echo"), 404),
     ];
     for (what, request, expected) in cases {
@@ -324,7 +352,7 @@ async fn bad_handshakes() {
         assert!(matches!(status, 0 | 400 | 431), "{what}: {status} {head}");
         socket.closed().await;
     }
-    scene.is_well().await;
+    scene.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -347,5 +375,36 @@ async fn a_handshake_that_drips_in_is_closed() {
     assert!(began.elapsed() < CLOSED_WITHIN, "closed after {:?}", began.elapsed());
     silent.closed().await;
     assert!(began.elapsed() < CLOSED_WITHIN, "closed after {:?}", began.elapsed());
-    scene.is_well().await;
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_that_never_reads_is_closed_and_what_it_missed_is_counted() {
+    let scene = Scene::start().await;
+    let target = scene.hub.target(&scene.keys);
+    let backend = target.backend().await;
+    let admin = scene.hub.admin();
+    let mut reader = target.on_a("reader").await;
+    reader.subscribe("flood").await.unwrap();
+    let mut deaf = scene.welcomed().await;
+    deaf.text(r#"{"type":"subscribe","id":1,"topic":"flood"}"#).await;
+    assert!(matches!(deaf.seen().await, Seen::Json(ack) if ack["type"] == "ack"));
+
+    let payload = format!("\"{}\"", "x".repeat(60_000));
+    let mut slow = 0.0;
+    while slow == 0.0 {
+        for _ in 0..20 {
+            backend.publish("flood", &payload).await;
+            assert_eq!(reader.message().await.payload.len(), payload.len());
+        }
+        slow = admin.metrics().await.sum("roost_slow_consumers_total", &[]);
+    }
+    let ended = async || {
+        let metrics = admin.metrics().await;
+        let closed = metrics.sum("roost_ws_disconnects_total", &["slow_consumer"]);
+        (closed == 1.0 && metrics.sum("roost_messages_dropped_total", &[]) >= 1.0).then_some(())
+    };
+    // At the latest 30 s after the queue was first not empty, and a margin.
+    eventually("the device is closed", Duration::from_secs(40), ended).await;
+    scene.end().await;
 }

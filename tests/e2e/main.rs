@@ -1,7 +1,7 @@
 //! What the hub promises, shown end to end: real sockets, real Redis servers, real processes. A module
 //! for each thing shown; `scripts/test.sh --list` names them, and `--only NAME` runs one.
 #![allow(clippy::unwrap_used, reason = "a failed set-up step should fail the test")]
-
+#![allow(clippy::float_cmp, reason = "what is counted is whole")]
 
 /// Runs scenarios, functions from a [`roost_testkit::target::Target`], on one node in memory, one
 /// node on Redis, and two edges with a control node on Redis.

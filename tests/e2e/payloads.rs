@@ -33,7 +33,8 @@ fn kinds(length: usize) -> Vec<(Payload, Body)> {
         cut -= 1;
     }
     let xml = format!("{}{}</läge>", &xml[..cut], " ".repeat(length - "</läge>".len() - cut));
-    let bytes: Vec<u8> = (0..length).map(|at| u8::try_from((at * 7 + at / 256) % 256).unwrap()).collect();
+    let bytes: Vec<u8> =
+        (0..length).map(|at| u8::try_from((at * 7 + at / 256) % 256).unwrap()).collect();
     assert_eq!((json.len(), xml.len()), (length, length));
     vec![
         (Payload::json(Text::from(json.as_str())), Body::Json(json)),
@@ -85,7 +86,8 @@ pub(crate) async fn one_byte_more_is_refused_and_the_connection_stays(hub: Targe
         let fields: HashSet<_> = error.fields.iter().map(|field| field.field.as_str()).collect();
         assert!(fields.iter().any(|field| field.starts_with("payload")), "{fields:?}");
         let topic = "data/down".to_owned();
-        let publish = pb::PublishRequest { topic, payload: Some(payload(body)), ..Default::default() };
+        let publish =
+            pb::PublishRequest { topic, payload: Some(payload(body)), ..Default::default() };
         let status = backend.backend.messages().publish(publish).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::InvalidArgument);
     }
@@ -109,6 +111,7 @@ pub(crate) async fn a_frame_over_the_limit_ends_the_connection(hub: Target) {
     device.connection.queue_frame(Opcode::Text, padded(limit + 1).as_bytes());
     let (said, closed) = device.end().await;
     assert_eq!(closed.code, 1009, "{closed}");
-    let told = |said: &ToDevice| matches!(said, ToDevice::Error { code, .. } if code == "MESSAGE_TOO_BIG");
+    let told =
+        |said: &ToDevice| matches!(said, ToDevice::Error { code, .. } if code == "MESSAGE_TOO_BIG");
     assert!(said.iter().any(told), "{said:?}");
 }

@@ -27,7 +27,9 @@ async fn devices_get_goaway_and_1012_and_the_process_exits_0() {
         for device in devices {
             let (said, closed) = device.end().await;
             assert_eq!(closed.code, 1012, "{closed}");
-            let goaway = said.iter().any(|said| matches!(said, ToDevice::Goaway { retry_after_ms: Some(_), .. }));
+            let goaway = said
+                .iter()
+                .any(|said| matches!(said, ToDevice::Goaway { retry_after_ms: Some(_), .. }));
             assert!(goaway, "{said:?}");
         }
     };

@@ -82,7 +82,7 @@ pub(crate) async fn a_thousand_messages_reach_every_subscriber_once(hub: Target)
             each_once(got);
         }
     };
-    let back_end = async {
+    let streaming = async {
         let mut got = vec![];
         for _ in 0..=MESSAGES {
             let item = soon("a message", stream.message()).await.unwrap().unwrap();
@@ -92,7 +92,7 @@ pub(crate) async fn a_thousand_messages_reach_every_subscriber_once(hub: Target)
         }
         each_once(got);
     };
-    tokio::join!(publishing, devices, back_end);
+    tokio::join!(publishing, devices, streaming);
     // Whatever came twice would come before this.
     publisher.publish("fleet/42/temp", json("\"end\"")).await.unwrap();
     for device in &mut subscribers {
@@ -126,11 +126,15 @@ pub(crate) async fn a_second_connection_closes_the_first(hub: Target) {
     let mut second = hub.on_b("twice").await;
     let (said, closed) = first.end().await;
     assert_eq!(closed.code, 4409, "{closed}");
-    let replaced = |said: &ToDevice| matches!(said, ToDevice::Error { code, .. } if code == "REPLACED");
+    let replaced =
+        |said: &ToDevice| matches!(said, ToDevice::Error { code, .. } if code == "REPLACED");
     assert!(said.iter().any(replaced), "{said:?}");
 
     let sessions = backend.devices(Presence::Online).await;
-    let sessions: Vec<_> = sessions.iter().map(|device| (&device.device_id, device.session.as_ref().unwrap())).collect();
+    let sessions: Vec<_> = sessions
+        .iter()
+        .map(|device| (&device.device_id, device.session.as_ref().unwrap()))
+        .collect();
     assert_eq!(sessions.len(), 1, "{sessions:?}");
     assert_eq!(sessions[0].1.session_id, second.welcome.session_id.to_string());
 
@@ -148,7 +152,8 @@ pub(crate) async fn presence_is_seen_as_it_changes(hub: Target) {
     let _early = hub.on_b("early").await;
     let request = pb::WatchDevicesRequest { snapshot: true, cursor: String::new() };
     let mut events = backend.backend.devices().watch_devices(request).await.unwrap().into_inner();
-    let mut next = async || soon("an event", events.message()).await.unwrap().unwrap().event.unwrap();
+    let mut next =
+        async || soon("an event", events.message()).await.unwrap().unwrap().event.unwrap();
     let WatchEvent::Snapshot(snapshot) = next().await else { panic!("no snapshot") };
     assert_eq!(snapshot.device_id, "early");
     assert!(matches!(next().await, WatchEvent::Synced(_)));

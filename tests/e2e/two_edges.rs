@@ -30,7 +30,8 @@ async fn a_second_connection_on_b_leaves_one_session_on_b() {
     let output = run_roost(&hub.keys, &target.grpc, &["device", "list", "--online", "--json"]);
     assert!(output.status.success(), "{output:?}");
     let listed = String::from_utf8(output.stdout).unwrap();
-    let devices: Vec<Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let devices: Vec<Value> =
+        listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(devices.len(), 1, "{listed}");
     assert_eq!(devices[0]["device_id"], "twice");
     assert_eq!(devices[0]["session"]["node_id"], "b");

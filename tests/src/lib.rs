@@ -1,1 +1,1 @@
-//! Nothing but a place for the tests in `e2e/` and `interop/`: see the README.
+#![doc = include_str!("../README.md")]

@@ -70,9 +70,7 @@ impl ApiKeys {
             let wrong = |problem: String| KeyFileError::content(file, line.number, problem);
             // A caller's name obeys the same rule as every other id.
             DeviceId::new(line.name).map_err(|error| wrong(name_problem(&error.to_string())))?;
-            let tenant = line
-                .tenant
-                .map_or_else(|| Ok(TenantId::default()), TenantId::new);
+            let tenant = line.tenant.map_or_else(|| Ok(TenantId::default()), TenantId::new);
             let tenant = tenant.map_err(|error| wrong(error.to_string()))?;
             let digest = digest(line.key);
             if keys.iter().any(|(known, _)| *known == digest) {
@@ -80,20 +78,10 @@ impl ApiKeys {
                     "repeats a key of an earlier line; each caller needs its own".to_owned(),
                 ));
             }
-            keys.push((
-                digest,
-                Caller {
-                    name: line.name.into(),
-                    tenant,
-                },
-            ));
+            keys.push((digest, Caller { name: line.name.into(), tenant }));
         }
         if keys.is_empty() {
-            return Err(KeyFileError::content(
-                file,
-                0,
-                format!("has no key; {LINE_FORMAT}"),
-            ));
+            return Err(KeyFileError::content(file, 0, format!("has no key; {LINE_FORMAT}")));
         }
         Ok(Self { keys, anyone: None })
     }
@@ -106,23 +94,14 @@ impl ApiKeys {
     /// Believes every caller, with any key or none, to be `anyone` of tenant `default`: for
     /// `--auth insecure`, on loopback.
     pub fn insecure() -> Self {
-        let anyone = Caller {
-            name: "anyone".into(),
-            tenant: TenantId::default(),
-        };
-        Self {
-            keys: vec![],
-            anyone: Some(anyone),
-        }
+        let anyone = Caller { name: "anyone".into(), tenant: TenantId::default() };
+        Self { keys: vec![], anyone: Some(anyone) }
     }
 
     /// Whose key this is. Takes the same time whichever key matches, and if none does.
     pub fn authenticate(&self, key: &str) -> Result<Caller, AuthError> {
         if key.len() > MAX_CREDENTIAL_BYTES {
-            return Err(AuthError::TooLong {
-                bytes: key.len(),
-                max: MAX_CREDENTIAL_BYTES,
-            });
+            return Err(AuthError::TooLong { bytes: key.len(), max: MAX_CREDENTIAL_BYTES });
         }
         let presented = digest(key);
         let mut found = None;
@@ -153,9 +132,7 @@ impl ApiKeys {
 
 impl fmt::Debug for ApiKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list()
-            .entries(self.keys.iter().map(|(_, caller)| caller))
-            .finish()
+        f.debug_list().entries(self.keys.iter().map(|(_, caller)| caller)).finish()
     }
 }
 
@@ -186,10 +163,7 @@ fn lines<'a>(
     content: &'a str,
     file: &'a str,
 ) -> impl Iterator<Item = Result<Line<'a>, KeyFileError>> {
-    let numbered = content
-        .lines()
-        .enumerate()
-        .map(|(i, text)| (i + 1, text.trim()));
+    let numbered = content.lines().enumerate().map(|(i, text)| (i + 1, text.trim()));
     let kept = numbered.filter(|(_, text)| !text.is_empty() && !text.starts_with('#'));
     kept.map(move |(number, text)| {
         parse_line(number, text).map_err(|problem| KeyFileError::content(file, number, problem))
@@ -199,18 +173,8 @@ fn lines<'a>(
 fn parse_line(number: usize, text: &str) -> Result<Line<'_>, String> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let line = match words[..] {
-        [key] => Line {
-            number,
-            name: "default",
-            tenant: None,
-            key,
-        },
-        [name, tenant, key] => Line {
-            number,
-            name,
-            tenant: Some(tenant),
-            key,
-        },
+        [key] => Line { number, name: "default", tenant: None, key },
+        [name, tenant, key] => Line { number, name, tenant: Some(tenant), key },
         _ => return Err(format!("has {} words; {LINE_FORMAT}", words.len())),
     };
     if line.key.len() < MIN_KEY_CHARACTERS {
@@ -256,36 +220,19 @@ mod tests {
         assert_eq!(keys.count(), 2);
         let one = keys.authenticate(ONE).unwrap();
         assert_eq!((&*one.name, one.tenant.as_str()), ("default", "default"));
-        let two = keys
-            .authenticate_bearer(Some(format!("Bearer {TWO}").as_bytes()))
-            .unwrap();
+        let two = keys.authenticate_bearer(Some(format!("Bearer {TWO}").as_bytes())).unwrap();
         assert_eq!((&*two.name, two.tenant.as_str()), ("billing", "acme"));
     }
 
     #[test]
     fn what_is_not_a_key_is_refused() {
         let keys = ApiKeys::single(ONE).unwrap();
-        for wrong in [
-            "",
-            "rk_0123456789abcdeF",
-            "rk_0123456789abcde",
-            &format!("{ONE} "),
-        ] {
-            assert_eq!(
-                keys.authenticate(wrong),
-                Err(AuthError::UnknownApiKey),
-                "{wrong:?}"
-            );
+        for wrong in ["", "rk_0123456789abcdeF", "rk_0123456789abcde", &format!("{ONE} ")] {
+            assert_eq!(keys.authenticate(wrong), Err(AuthError::UnknownApiKey), "{wrong:?}");
         }
         let huge = "x".repeat(MAX_CREDENTIAL_BYTES + 1);
-        assert!(matches!(
-            keys.authenticate(&huge),
-            Err(AuthError::TooLong { .. })
-        ));
-        assert!(matches!(
-            keys.authenticate_bearer(None),
-            Err(AuthError::Missing { .. })
-        ));
+        assert!(matches!(keys.authenticate(&huge), Err(AuthError::TooLong { .. })));
+        assert!(matches!(keys.authenticate_bearer(None), Err(AuthError::Missing { .. })));
         let no_scheme = keys.authenticate_bearer(Some(ONE.as_bytes()));
         assert!(matches!(no_scheme, Err(AuthError::Malformed { .. })));
         let not_text = keys.authenticate_bearer(Some(b"Bearer \xff\xff"));
@@ -298,41 +245,22 @@ mod tests {
         let cases = [
             (String::new(), "api.keys: has no key"),
             ("# only a comment\n".to_owned(), "api.keys: has no key"),
-            (
-                format!("\n{secret} two\n"),
-                "api.keys, line 2: has 2 words; a line is `<key>`",
-            ),
-            (
-                "tooshort".to_owned(),
-                "api.keys, line 1: the key has 8 characters; at least 16",
-            ),
+            (format!("\n{secret} two\n"), "api.keys, line 2: has 2 words; a line is `<key>`"),
+            ("tooshort".to_owned(), "api.keys, line 1: the key has 8 characters; at least 16"),
             (
                 format!("na/me acme {secret}"),
                 "api.keys, line 1: the caller's name has the character '/'",
             ),
-            (
-                format!("name ac/me {secret}"),
-                "api.keys, line 1: tenant id has the character '/'",
-            ),
-            (
-                format!("{secret}\nb t {secret}"),
-                "api.keys, line 2: repeats a key",
-            ),
-            (
-                format!("{secret}ä"),
-                "api.keys, line 1: the key must be visible ASCII",
-            ),
+            (format!("name ac/me {secret}"), "api.keys, line 1: tenant id has the character '/'"),
+            (format!("{secret}\nb t {secret}"), "api.keys, line 2: repeats a key"),
+            (format!("{secret}ä"), "api.keys, line 1: the key must be visible ASCII"),
         ];
         for (content, expected) in cases {
-            let error = ApiKeys::parse(&content, "api.keys")
-                .unwrap_err()
-                .to_string();
+            let error = ApiKeys::parse(&content, "api.keys").unwrap_err().to_string();
             assert!(error.starts_with(expected), "{content:?}: {error}");
             assert!(!error.contains(secret), "{error}");
         }
-        let error = ApiKeys::read(Path::new("/nonexistent/api.keys"))
-            .unwrap_err()
-            .to_string();
+        let error = ApiKeys::read(Path::new("/nonexistent/api.keys")).unwrap_err().to_string();
         assert!(error.contains("/nonexistent/api.keys"), "{error}");
     }
 

@@ -69,9 +69,7 @@ impl DeviceAuthenticator for InsecureAuthenticator {
 
 /// The tenant named, or `default` where none is.
 pub(crate) fn tenant_or_default(tenant: Option<&str>) -> Result<TenantId, AuthError> {
-    tenant
-        .map_or_else(|| Ok(TenantId::default()), TenantId::new)
-        .map_err(AuthError::BadTenant)
+    tenant.map_or_else(|| Ok(TenantId::default()), TenantId::new).map_err(AuthError::BadTenant)
 }
 
 #[cfg(test)]
@@ -87,37 +85,17 @@ mod tests {
         let identity = authenticate("device=thermo-1").unwrap();
         assert_eq!(identity.key().to_string(), "default/thermo-1");
         assert_eq!(identity.expires_at, None);
-        assert_eq!(
-            authenticate("device=d&tenant=acme")
-                .unwrap()
-                .tenant
-                .as_str(),
-            "acme"
-        );
-        assert!(matches!(
-            authenticate("device=a/b"),
-            Err(AuthError::BadDeviceId(_))
-        ));
-        assert!(matches!(
-            authenticate("device="),
-            Err(AuthError::BadDeviceId(_))
-        ));
-        assert!(matches!(
-            authenticate("device=d&tenant="),
-            Err(AuthError::BadTenant(_))
-        ));
+        assert_eq!(authenticate("device=d&tenant=acme").unwrap().tenant.as_str(), "acme");
+        assert!(matches!(authenticate("device=a/b"), Err(AuthError::BadDeviceId(_))));
+        assert!(matches!(authenticate("device="), Err(AuthError::BadDeviceId(_))));
+        assert!(matches!(authenticate("device=d&tenant="), Err(AuthError::BadTenant(_))));
     }
 
     #[test]
     fn a_token_is_not_a_claim() {
         let token = Credential::Token("a.b.c".to_owned());
-        let error = InsecureAuthenticator
-            .authenticate(Some(&token), UnixMillis(0))
-            .unwrap_err();
+        let error = InsecureAuthenticator.authenticate(Some(&token), UnixMillis(0)).unwrap_err();
         assert!(error.to_string().contains("?device=ID"), "{error}");
-        assert!(matches!(
-            authenticate("x=y"),
-            Err(AuthError::Missing { .. })
-        ));
+        assert!(matches!(authenticate("x=y"), Err(AuthError::Missing { .. })));
     }
 }

@@ -69,15 +69,9 @@ impl Credential {
     pub fn from_query(query: &str) -> Option<Self> {
         let value = |name: &str| {
             let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-            pairs
-                .filter(|(key, _)| *key == name)
-                .map(|(_, value)| value.to_owned())
-                .next()
+            pairs.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).next()
         };
-        Some(Self::Claim {
-            device: value("device")?,
-            tenant: value("tenant"),
-        })
+        Some(Self::Claim { device: value("device")?, tenant: value("tenant") })
     }
 
     /// The first credential of an upgrade request: `authorization` before `subprotocols` (one item
@@ -104,11 +98,9 @@ impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Token(_) => f.write_str("Token(..)"),
-            Self::Claim { device, tenant } => f
-                .debug_struct("Claim")
-                .field("device", device)
-                .field("tenant", tenant)
-                .finish(),
+            Self::Claim { device, tenant } => {
+                f.debug_struct("Claim").field("device", device).field("tenant", tenant).finish()
+            }
         }
     }
 }
@@ -128,11 +120,7 @@ pub fn bearer(value: &[u8]) -> Result<&str, AuthError> {
 }
 
 fn check_length(bytes: usize, max: usize) -> Result<(), AuthError> {
-    if bytes > max {
-        Err(AuthError::TooLong { bytes, max })
-    } else {
-        Ok(())
-    }
+    if bytes > max { Err(AuthError::TooLong { bytes, max }) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -145,31 +133,16 @@ mod tests {
 
     #[test]
     fn authorization_takes_bearer_only() {
-        for good in [
-            "Bearer a.b.c",
-            "bearer a.b.c",
-            "BEARER   a.b.c ",
-            " Bearer a.b.c",
-        ] {
+        for good in ["Bearer a.b.c", "bearer a.b.c", "BEARER   a.b.c ", " Bearer a.b.c"] {
             assert_eq!(
                 Credential::from_authorization(good.as_bytes()),
                 Ok(token("a.b.c")),
                 "{good}"
             );
         }
-        for bad in [
-            "",
-            "Bearer",
-            "Bearer ",
-            "a.b.c",
-            "Basic a.b.c",
-            "Bearer a b",
-        ] {
+        for bad in ["", "Bearer", "Bearer ", "a.b.c", "Basic a.b.c", "Bearer a b"] {
             let error = Credential::from_authorization(bad.as_bytes()).unwrap_err();
-            assert!(
-                matches!(error, AuthError::Malformed { .. }),
-                "{bad:?}: {error}"
-            );
+            assert!(matches!(error, AuthError::Malformed { .. }), "{bad:?}: {error}");
         }
         let error = Credential::from_authorization(b"Bearer \xff\xfe").unwrap_err();
         assert!(matches!(error, AuthError::Malformed { .. }), "{error}");
@@ -179,42 +152,21 @@ mod tests {
     fn a_huge_credential_is_refused_by_its_length() {
         let huge = "x".repeat(MAX_CREDENTIAL_BYTES + 1);
         let too_long = |result: Result<Credential, AuthError>| {
-            matches!(
-                result,
-                Err(AuthError::TooLong {
-                    max: MAX_CREDENTIAL_BYTES,
-                    ..
-                })
-            )
+            matches!(result, Err(AuthError::TooLong { max: MAX_CREDENTIAL_BYTES, .. }))
         };
-        assert!(too_long(Credential::from_authorization(
-            format!("Bearer {huge}").as_bytes()
-        )));
+        assert!(too_long(Credential::from_authorization(format!("Bearer {huge}").as_bytes())));
         assert!(too_long(Credential::from_hello(&huge)));
         let encoded = format!("roost.bearer.{}", URL_SAFE_NO_PAD.encode(&huge).repeat(3));
         let result = Credential::from_subprotocols(encoded.as_bytes());
-        assert!(
-            matches!(result, Err(AuthError::TooLong { .. })),
-            "{result:?}"
-        );
+        assert!(matches!(result, Err(AuthError::TooLong { .. })), "{result:?}");
     }
 
     #[test]
     fn a_subprotocol_carries_a_token_beside_the_real_one() {
-        let offer = format!(
-            "roost.v1.json, roost.bearer.{}",
-            URL_SAFE_NO_PAD.encode("a.b.c")
-        );
-        assert_eq!(
-            Credential::from_subprotocols(offer.as_bytes()),
-            Ok(Some(token("a.b.c")))
-        );
+        let offer = format!("roost.v1.json, roost.bearer.{}", URL_SAFE_NO_PAD.encode("a.b.c"));
+        assert_eq!(Credential::from_subprotocols(offer.as_bytes()), Ok(Some(token("a.b.c"))));
         assert_eq!(Credential::from_subprotocols(b"roost.v1.json"), Ok(None));
-        for bad in [
-            &b"roost.bearer.a+b/"[..],
-            b"roost.bearer._w",
-            b"roost.bearer.YQ==",
-        ] {
+        for bad in [&b"roost.bearer.a+b/"[..], b"roost.bearer._w", b"roost.bearer.YQ=="] {
             let error = Credential::from_subprotocols(bad).unwrap_err();
             assert!(matches!(error, AuthError::Malformed { .. }), "{error}");
         }
@@ -226,27 +178,15 @@ mod tests {
             device: device.to_owned(),
             tenant: tenant.map(str::to_owned),
         };
-        assert_eq!(
-            Credential::from_query("hello=auto&device=a-1"),
-            Some(claim("a-1", None))
-        );
-        assert_eq!(
-            Credential::from_query("device=a&tenant=t"),
-            Some(claim("a", Some("t")))
-        );
-        assert_eq!(
-            Credential::from_query("token=a.b.c&access_token=a.b.c"),
-            None
-        );
+        assert_eq!(Credential::from_query("hello=auto&device=a-1"), Some(claim("a-1", None)));
+        assert_eq!(Credential::from_query("device=a&tenant=t"), Some(claim("a", Some("t"))));
+        assert_eq!(Credential::from_query("token=a.b.c&access_token=a.b.c"), None);
         assert_eq!(Credential::from_query(""), None);
     }
 
     #[test]
     fn headers_come_before_the_claim() {
-        let offers = [
-            b"roost.v1.json".as_slice(),
-            b"roost.bearer.YS5iLmM".as_slice(),
-        ];
+        let offers = [b"roost.v1.json".as_slice(), b"roost.bearer.YS5iLmM".as_slice()];
         let request = Credential::from_request(Some(b"Bearer x.y.z"), offers, Some("device=d"));
         assert_eq!(request, Ok(Some(token("x.y.z"))));
         assert_eq!(

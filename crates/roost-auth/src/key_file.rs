@@ -30,29 +30,19 @@ pub enum KeyFileError {
 
 impl KeyFileError {
     pub(crate) fn content(file: &str, line: usize, problem: impl Into<String>) -> Self {
-        Self::Content {
-            file: file.to_owned(),
-            line,
-            problem: problem.into(),
-        }
+        Self::Content { file: file.to_owned(), line, problem: problem.into() }
     }
 }
 
 /// `, line 3`, or nothing for the file as a whole.
 fn at(line: usize) -> String {
-    if line == 0 {
-        String::new()
-    } else {
-        format!(", line {line}")
-    }
+    if line == 0 { String::new() } else { format!(", line {line}") }
 }
 
 /// The file's bytes.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, KeyFileError> {
-    std::fs::read(path).map_err(|source| KeyFileError::Read {
-        file: path.display().to_string(),
-        source,
-    })
+    std::fs::read(path)
+        .map_err(|source| KeyFileError::Read { file: path.display().to_string(), source })
 }
 
 /// The file's text.

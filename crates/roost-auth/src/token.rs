@@ -62,11 +62,8 @@ impl TokenKey {
     /// Takes the content of a key file, any bytes, without the line ends at its end; `file` names
     /// it in errors.
     pub fn from_content(content: &[u8], file: &str) -> Result<Self, KeyFileError> {
-        let line_ends = content
-            .iter()
-            .rev()
-            .take_while(|byte| matches!(byte, b'\n' | b'\r'))
-            .count();
+        let line_ends =
+            content.iter().rev().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
         let key = &content[..content.len() - line_ends];
         if key.len() < MIN_KEY_BYTES {
             let problem = format!(
@@ -120,12 +117,8 @@ pub fn mint_device_token(
         iat: now.0 / 1000,
         tenant: tenant.as_str(),
     };
-    jsonwebtoken::encode(
-        &Header::new(Algorithm::HS256),
-        &claims,
-        &EncodingKey::from_secret(&key.0),
-    )
-    .expect("strings and numbers are JSON, and an HMAC key signs everything")
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(&key.0))
+        .expect("strings and numbers are JSON, and an HMAC key signs everything")
 }
 
 // === impl TokenAuthenticator ===
@@ -133,10 +126,7 @@ pub fn mint_device_token(
 impl TokenAuthenticator {
     /// Takes tokens signed with `key` whose `aud` is, or contains, `audience`.
     pub fn new(key: &TokenKey, audience: impl Into<String>) -> Self {
-        Self {
-            key: DecodingKey::from_secret(&key.0),
-            audience: audience.into(),
-        }
+        Self { key: DecodingKey::from_secret(&key.0), audience: audience.into() }
     }
 
     /// Who the token says its bearer is, if it is to be believed at `now`.
@@ -173,19 +163,13 @@ impl TokenAuthenticator {
         const RIGHT: &str = "the hub's audience, a string or a list of strings";
         let ours = |value: &Value| value.as_str() == Some(self.audience.as_str());
         match aud {
-            None => Err(AuthError::MissingClaim {
-                claim: "aud",
-                expected: RIGHT,
-            }),
+            None => Err(AuthError::MissingClaim { claim: "aud", expected: RIGHT }),
             Some(value @ Value::String(_)) if ours(&value) => Ok(()),
             Some(Value::Array(list)) if list.iter().any(ours) => Ok(()),
-            Some(Value::String(_) | Value::Array(_)) => Err(AuthError::WrongAudience {
-                expected: self.audience.clone(),
-            }),
-            Some(_) => Err(AuthError::BadClaim {
-                claim: "aud",
-                expected: RIGHT,
-            }),
+            Some(Value::String(_) | Value::Array(_)) => {
+                Err(AuthError::WrongAudience { expected: self.audience.clone() })
+            }
+            Some(_) => Err(AuthError::BadClaim { claim: "aud", expected: RIGHT }),
         }
     }
 }
@@ -218,10 +202,7 @@ impl fmt::Debug for TokenAuthenticator {
 /// what is signed and the signature.
 fn check_header(token: &str) -> Result<(&str, &str), AuthError> {
     if token.len() > MAX_CREDENTIAL_BYTES {
-        return Err(AuthError::TooLong {
-            bytes: token.len(),
-            max: MAX_CREDENTIAL_BYTES,
-        });
+        return Err(AuthError::TooLong { bytes: token.len(), max: MAX_CREDENTIAL_BYTES });
     }
     let shape = || malformed("a token is a JWT: three base64url parts with dots between them");
     let (message, signature) = token.rsplit_once('.').ok_or_else(shape)?;
@@ -238,18 +219,14 @@ fn check_header(token: &str) -> Result<(&str, &str), AuthError> {
         return Err(AuthError::UnsupportedAlgorithm);
     }
     if header.contains_key("crit") {
-        return Err(malformed(
-            "the token's header has `crit`, and no extension is understood",
-        ));
+        return Err(malformed("the token's header has `crit`, and no extension is understood"));
     }
     Ok((message, signature))
 }
 
 /// The claims of a token whose signature was right.
 fn decode_claims(message: &str) -> Result<Object, AuthError> {
-    let (_, claims) = message
-        .split_once('.')
-        .expect("check_header found two parts");
+    let (_, claims) = message.split_once('.').expect("check_header found two parts");
     let claims = URL_SAFE_NO_PAD
         .decode(claims)
         .map_err(|_| malformed("the token's claims are not base64url without padding"))?;
@@ -268,21 +245,12 @@ fn check_times(
     now: UnixMillis,
 ) -> Result<UnixMillis, AuthError> {
     const RIGHT: &str = "a time in seconds since 1970, as a number";
-    let exp = exp.ok_or(AuthError::MissingClaim {
-        claim: "exp",
-        expected: RIGHT,
-    })?;
-    let bad = |claim| AuthError::BadClaim {
-        claim,
-        expected: RIGHT,
-    };
+    let exp = exp.ok_or(AuthError::MissingClaim { claim: "exp", expected: RIGHT })?;
+    let bad = |claim| AuthError::BadClaim { claim, expected: RIGHT };
     let expires_at = numeric_date(&exp).ok_or_else(|| bad("exp"))?;
     if now >= expires_at.plus(LEEWAY) {
         let ago_seconds = now.since(expires_at).as_secs();
-        return Err(AuthError::Expired {
-            expired_at: expires_at,
-            ago_seconds,
-        });
+        return Err(AuthError::Expired { expired_at: expires_at, ago_seconds });
     }
     let Some(nbf) = nbf else {
         return Ok(expires_at);
@@ -290,10 +258,7 @@ fn check_times(
     let not_before = numeric_date(&nbf).ok_or_else(|| bad("nbf"))?;
     if now < not_before.minus(LEEWAY) {
         let in_seconds = not_before.since(now).as_secs();
-        return Err(AuthError::NotYetValid {
-            not_before,
-            in_seconds,
-        });
+        return Err(AuthError::NotYetValid { not_before, in_seconds });
     }
     Ok(expires_at)
 }
@@ -318,11 +283,7 @@ fn required_text(
     value: Option<Value>,
     expected: &'static str,
 ) -> Result<String, AuthError> {
-    text(
-        claim,
-        value.ok_or(AuthError::MissingClaim { claim, expected })?,
-        expected,
-    )
+    text(claim, value.ok_or(AuthError::MissingClaim { claim, expected })?, expected)
 }
 
 fn text(claim: &'static str, value: Value, expected: &'static str) -> Result<String, AuthError> {

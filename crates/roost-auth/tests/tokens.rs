@@ -1,10 +1,7 @@
 //! What a hub does with good, bad and hostile tokens. Hostile ones are put together by hand, since
 //! a JWT library would not make them.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a failed set-up step should fail the test"
-)]
+#![allow(clippy::unwrap_used, reason = "a failed set-up step should fail the test")]
 
 use std::time::Duration;
 
@@ -36,10 +33,7 @@ fn verify(token: &str) -> Result<Identity, AuthError> {
 }
 
 fn minted(ttl: Duration) -> String {
-    let (device, tenant) = (
-        DeviceId::new("thermo-1").unwrap(),
-        TenantId::new("acme").unwrap(),
-    );
+    let (device, tenant) = (DeviceId::new("thermo-1").unwrap(), TenantId::new("acme").unwrap());
     mint_device_token(&key(), &device, &tenant, "roost", ttl, NOW)
 }
 
@@ -76,10 +70,7 @@ fn a_minted_token_proves_device_and_tenant_until_it_expires() {
     let identity = verify(&minted(Duration::from_mins(1))).unwrap();
     assert_eq!(identity.key().to_string(), "acme/thermo-1");
     assert_eq!(identity.expires_at, Some(NOW.plus(Duration::from_mins(1))));
-    assert_eq!(
-        verify(&signed(&good_claims())).unwrap().tenant,
-        TenantId::default()
-    );
+    assert_eq!(verify(&signed(&good_claims())).unwrap().tenant, TenantId::default());
 }
 
 #[test]
@@ -89,13 +80,7 @@ fn expiry_is_by_the_time_passed_in_with_a_leeway() {
     assert!(verify_at(&token, UnixMillis(end.0 - 1)).is_ok());
     let error = verify_at(&token, end).unwrap_err();
     let expired_at = NOW.plus(Duration::from_mins(1));
-    assert_eq!(
-        error,
-        AuthError::Expired {
-            expired_at,
-            ago_seconds: 5
-        }
-    );
+    assert_eq!(error, AuthError::Expired { expired_at, ago_seconds: 5 });
     assert_eq!(error.code(), ErrorCode::CredentialExpired);
 }
 
@@ -103,43 +88,27 @@ fn expiry_is_by_the_time_passed_in_with_a_leeway() {
 fn a_token_is_not_taken_before_its_time() {
     let token = signed(&claims_with("nbf", json!(NOW.0 / 1000 + 10)));
     let error = verify(&token).unwrap_err();
-    assert!(
-        matches!(error, AuthError::NotYetValid { in_seconds: 10, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, AuthError::NotYetValid { in_seconds: 10, .. }), "{error}");
     assert!(verify_at(&token, NOW.plus(Duration::from_secs(5))).is_ok());
 }
 
 #[test]
 fn only_hs256_is_taken() {
     let claims = part(&good_claims());
-    for alg in [
-        "none", "None", "NONE", "", "RS256", "ES256", "EdDSA", "HS257", "hs256",
-    ] {
+    for alg in ["none", "None", "NONE", "", "RS256", "ES256", "EdDSA", "HS257", "hs256"] {
         let header = part(&json!({ "alg": alg, "typ": "JWT" }));
         for signature in ["", "AAAA"] {
             let token = format!("{header}.{claims}.{signature}");
-            assert_eq!(
-                verify(&token),
-                Err(AuthError::UnsupportedAlgorithm),
-                "{alg}"
-            );
+            assert_eq!(verify(&token), Err(AuthError::UnsupportedAlgorithm), "{alg}");
         }
     }
     // Rightly signed with the right key, but by a sibling of HS256.
     for alg in [Algorithm::HS384, Algorithm::HS512] {
         let token = signed_with(&Header::new(alg), &good_claims(), KEY);
-        assert_eq!(
-            verify(&token),
-            Err(AuthError::UnsupportedAlgorithm),
-            "{alg:?}"
-        );
+        assert_eq!(verify(&token), Err(AuthError::UnsupportedAlgorithm), "{alg:?}");
     }
     let header = part(&json!({ "alg": 7 }));
-    assert_eq!(
-        verify(&format!("{header}.{claims}.AAAA")),
-        Err(AuthError::UnsupportedAlgorithm)
-    );
+    assert_eq!(verify(&format!("{header}.{claims}.AAAA")), Err(AuthError::UnsupportedAlgorithm));
 }
 
 #[test]
@@ -167,27 +136,14 @@ fn a_foreign_key_or_a_changed_token_has_a_bad_signature() {
 fn each_missing_or_wrong_claim_is_named() {
     for claim in ["sub", "aud", "exp"] {
         let error = verify(&signed(&claims_with(claim, Value::Null))).unwrap_err();
-        assert!(
-            matches!(error, AuthError::MissingClaim { claim: c, .. } if c == claim),
-            "{error}"
-        );
+        assert!(matches!(error, AuthError::MissingClaim { claim: c, .. } if c == claim), "{error}");
         assert!(error.to_string().contains(&format!("`{claim}`")), "{error}");
         let error = verify(&signed(&claims_with(claim, json!({ "x": 1 })))).unwrap_err();
-        assert!(
-            matches!(error, AuthError::BadClaim { claim: c, .. } if c == claim),
-            "{error}"
-        );
+        assert!(matches!(error, AuthError::BadClaim { claim: c, .. } if c == claim), "{error}");
     }
-    for (claim, value) in [
-        ("exp", json!("soon")),
-        ("nbf", json!("now")),
-        ("tenant", json!(7)),
-    ] {
+    for (claim, value) in [("exp", json!("soon")), ("nbf", json!("now")), ("tenant", json!(7))] {
         let error = verify(&signed(&claims_with(claim, value))).unwrap_err();
-        assert!(
-            matches!(error, AuthError::BadClaim { claim: c, .. } if c == claim),
-            "{error}"
-        );
+        assert!(matches!(error, AuthError::BadClaim { claim: c, .. } if c == claim), "{error}");
     }
 }
 
@@ -195,14 +151,8 @@ fn each_missing_or_wrong_claim_is_named() {
 fn times_may_have_fractions_and_extremes() {
     let exp = |value: Value| verify(&signed(&claims_with("exp", value)));
     assert!(exp(json!(1_795_176_060.5)).is_ok());
-    assert_eq!(
-        exp(json!(u64::MAX)).unwrap().expires_at,
-        Some(UnixMillis(u64::MAX))
-    );
-    assert_eq!(
-        exp(json!(1e300)).unwrap().expires_at,
-        Some(UnixMillis(u64::MAX))
-    );
+    assert_eq!(exp(json!(u64::MAX)).unwrap().expires_at, Some(UnixMillis(u64::MAX)));
+    assert_eq!(exp(json!(1e300)).unwrap().expires_at, Some(UnixMillis(u64::MAX)));
     assert!(matches!(exp(json!(-5)), Err(AuthError::Expired { .. })));
     assert!(matches!(exp(json!(0)), Err(AuthError::Expired { .. })));
 }
@@ -211,25 +161,12 @@ fn times_may_have_fractions_and_extremes() {
 fn the_audience_is_the_hubs_or_a_list_that_contains_it() {
     let aud = |value: Value| verify(&signed(&claims_with("aud", value)));
     assert!(aud(json!(["other", "roost"])).is_ok());
-    for wrong in [
-        json!("other"),
-        json!("Roost"),
-        json!([]),
-        json!(["other", 1]),
-    ] {
+    for wrong in [json!("other"), json!("Roost"), json!([]), json!(["other", 1])] {
         let error = aud(wrong).unwrap_err();
-        assert_eq!(
-            error,
-            AuthError::WrongAudience {
-                expected: "roost".to_owned()
-            }
-        );
+        assert_eq!(error, AuthError::WrongAudience { expected: "roost".to_owned() });
     }
     let hub = TokenAuthenticator::new(&key(), "plant-7");
-    assert!(
-        hub.verify(&signed(&claims_with("aud", json!("plant-7"))), NOW)
-            .is_ok()
-    );
+    assert!(hub.verify(&signed(&claims_with("aud", json!("plant-7"))), NOW).is_ok());
     assert!(hub.verify(&signed(&good_claims()), NOW).is_err());
 }
 
@@ -237,10 +174,7 @@ fn the_audience_is_the_hubs_or_a_list_that_contains_it() {
 fn ids_obey_the_id_rule() {
     for bad in ["", "a/b", "a b", "{p1}", "ä", &"x".repeat(129)] {
         let error = verify(&signed(&claims_with("sub", json!(bad)))).unwrap_err();
-        assert!(
-            matches!(error, AuthError::BadDeviceId(_)),
-            "{bad:?}: {error}"
-        );
+        assert!(matches!(error, AuthError::BadDeviceId(_)), "{bad:?}: {error}");
         let error = verify(&signed(&claims_with("tenant", json!(bad)))).unwrap_err();
         assert!(matches!(error, AuthError::BadTenant(_)), "{bad:?}: {error}");
     }
@@ -265,10 +199,7 @@ fn what_is_no_token_is_malformed_and_never_repeated() {
         format!("{}.sesame.AAAA", part(&json!(["HS256"]))),
     ] {
         let error = verify(&bad).unwrap_err();
-        assert!(
-            matches!(error, AuthError::Malformed { .. }),
-            "{bad}: {error}"
-        );
+        assert!(matches!(error, AuthError::Malformed { .. }), "{bad}: {error}");
         assert!(!error.to_string().contains("sesame"), "{error}");
         assert_eq!(error.code(), ErrorCode::CredentialInvalid);
     }
@@ -278,27 +209,15 @@ fn what_is_no_token_is_malformed_and_never_repeated() {
 fn a_signed_payload_that_is_no_object_is_malformed() {
     for payload in [json!([1]), json!("text"), json!(null), json!(7)] {
         let error = verify(&signed(&payload)).unwrap_err();
-        assert!(
-            matches!(error, AuthError::Malformed { .. }),
-            "{payload}: {error}"
-        );
+        assert!(matches!(error, AuthError::Malformed { .. }), "{payload}: {error}");
     }
 }
 
 #[test]
 fn a_huge_token_is_refused_by_its_length() {
-    let token = signed(&claims_with(
-        "padding",
-        json!("x".repeat(MAX_CREDENTIAL_BYTES)),
-    ));
+    let token = signed(&claims_with("padding", json!("x".repeat(MAX_CREDENTIAL_BYTES))));
     let error = verify(&token).unwrap_err();
-    assert_eq!(
-        error,
-        AuthError::TooLong {
-            bytes: token.len(),
-            max: MAX_CREDENTIAL_BYTES
-        }
-    );
+    assert_eq!(error, AuthError::TooLong { bytes: token.len(), max: MAX_CREDENTIAL_BYTES });
 }
 
 #[test]
@@ -319,12 +238,7 @@ fn a_key_file_may_end_its_line_and_must_be_long_enough() {
     let token = minted(Duration::from_mins(1));
     for end in ["\n", "\r\n", "\n\n"] {
         let key = TokenKey::from_content(&[KEY, end.as_bytes()].concat(), "token.key").unwrap();
-        assert!(
-            TokenAuthenticator::new(&key, "roost")
-                .verify(&token, NOW)
-                .is_ok(),
-            "{end:?}"
-        );
+        assert!(TokenAuthenticator::new(&key, "roost").verify(&token, NOW).is_ok(), "{end:?}");
     }
     let error = TokenKey::from_content(b"only 31 bytes are not enough...\n", "token.key");
     let error = error.unwrap_err().to_string();
@@ -332,10 +246,7 @@ fn a_key_file_may_end_its_line_and_must_be_long_enough() {
         error.starts_with("token.key: the token key has 31 bytes; HS256 needs at least 32"),
         "{error}"
     );
-    assert!(
-        TokenKey::from_content(&[0xff; 32], "token.key").is_ok(),
-        "any bytes are a key"
-    );
+    assert!(TokenKey::from_content(&[0xff; 32], "token.key").is_ok(), "any bytes are a key");
     assert_eq!(format!("{:?}", key()), "TokenKey(..)");
 }
 

@@ -1,14 +1,21 @@
-//! Keeps this node alive in the store: heartbeats, fencing after a lapse, and its turn at the sweeps.
+//! Keeps this node alive in the store: heartbeats, and fencing after a lapse. Its turn at the sweeps is
+//! in `sweeper.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use roost_types::{CommandState, NodeId};
+use roost_types::CommandState;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Lease, NodeEvent, NodeInfo, Store, StoreError, StoreHealth, SweepFinding};
+use crate::sweeper::{OnEnd, Sweeper};
+use crate::{Lease, NodeInfo, Store, StoreError, StoreHealth};
+
+/// How often a node asks for a name that its former life holds.
+const JOIN_AGAIN: Duration = Duration::from_millis(500);
+/// How much longer than a lease it asks.
+const JOIN_MARGIN: Duration = Duration::from_secs(2);
 
 /// Whoever on this node holds sessions: the edge.
 #[async_trait]
@@ -34,9 +41,6 @@ pub struct Keeper {
     /// The last heartbeat had no answer.
     failing: bool,
 }
-
-/// Told the final state of each command that a sweep ended: for counting.
-type OnEnd = Box<dyn Fn(CommandState) + Send + Sync>;
 
 // === impl Keeper ===
 
@@ -67,41 +71,75 @@ impl Keeper {
     }
 
     /// The first heartbeat, before anything is served: an error says why this node cannot join.
+    ///
+    /// A node that was killed and started again under the same name finds the name held by its former
+    /// life, and waits until that lease is over.
     pub async fn join(&mut self) -> Result<(), StoreError> {
-        self.beat().await
+        let patience = Instant::now() + self.length + JOIN_MARGIN;
+        let mut said = false;
+        loop {
+            match self.beat().await {
+                Err(StoreError::Fenced) if Instant::now() < patience => {}
+                done => return done,
+            }
+            if !said {
+                said = true;
+                tracing::warn!(
+                    node = %self.info.node, lease = ?self.length,
+                    "another process, or a former life of this one, holds this node's name; waiting for its lease to end"
+                );
+            }
+            tokio::time::sleep(JOIN_AGAIN).await;
+        }
     }
 
-    /// Beats and sweeps until told to stop, then gives the lease up.
+    /// Beats and sweeps until told to stop, then ends what sessions are left and gives the lease up.
     pub async fn run(mut self, stop: CancellationToken) {
+        let sweeper = self.sweeper();
+        tokio::select! {
+            biased;
+            // Stopping comes first.
+            () = stop.cancelled() => {}
+            // Side by side: a sweep that takes long must not hold up the sign of life.
+            () = async { tokio::join!(self.keep_beating(), sweeper.run()); } => {}
+        }
+        if let Err(error) = self.leave().await {
+            tracing::warn!(%error, "could not give the lease up; it ends by itself");
+        }
+    }
+
+    /// A node that has left is not found dead by anybody: sessions that it could not release would
+    /// stay.
+    async fn leave(&self) -> Result<(), StoreError> {
+        let node = &self.info.node;
+        if self.holder.is_some() {
+            self.store.sessions.end_sessions_of(node).await?;
+        }
+        self.store.nodes.leave(node).await
+    }
+
+    async fn keep_beating(&mut self) {
         let mut beat = tokio::time::interval(self.length / 3);
-        let mut sweep = tokio::time::interval(self.sweep_every);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut health = self.store.health.clone();
         let mut health_ends = false;
         loop {
             tokio::select! {
                 biased;
-                // Stopping comes first.
-                () = stop.cancelled() => break,
                 // A store that came back is told at once that this node lives.
                 changed = health.changed(), if !health_ends => {
                     health_ends = changed.is_err();
+                    if !health_ends {
+                        // It may come back without what it knew: the sessions are confirmed before
+                        // anybody acts for them again.
+                        self.lease.suspend();
+                    }
                     if *health.borrow_and_update() == StoreHealth::Up {
                         self.beat_and_log().await;
                     }
                 }
-                // Before the sweep: staying alive matters more than others' ends.
                 _ = beat.tick() => self.beat_and_log().await,
-                _ = sweep.tick() => {
-                    if let Err(error) = self.sweep().await {
-                        tracing::debug!(%error, "a sweep was cut short; the next one goes on");
-                    }
-                }
             }
-        }
-        if let Err(error) = self.store.nodes.leave(&self.info.node).await {
-            tracing::warn!(%error, "could not give the lease up; it ends by itself");
         }
     }
 
@@ -122,204 +160,54 @@ impl Keeper {
     }
 
     async fn beat(&mut self) -> Result<(), StoreError> {
-        if let Some(holder) = &self.holder {
-            self.info.devices = holder.devices();
-            self.info.draining = holder.draining();
-        }
-        let sent = Instant::now();
-        self.store.nodes.heartbeat(&self.info).await?;
-        if self.lease.renew(sent, self.length) {
-            if let Some(holder) = &self.holder {
-                holder.revalidate().await?;
+        if self.renew().await? {
+            if let Some(holder) = self.holder.clone() {
+                self.beat_beside(holder.revalidate()).await?;
             }
             self.lease.resume();
         }
         Ok(())
     }
 
-    /// Ends what is over, hub-wide, if it is this node's turn.
-    async fn sweep(&self) -> Result<(), StoreError> {
-        if !self.lease.is_valid() {
-            return Ok(());
+    /// One heartbeat; gives whether the sessions have to be confirmed.
+    async fn renew(&mut self) -> Result<bool, StoreError> {
+        if let Some(holder) = &self.holder {
+            self.info.devices = holder.devices();
+            self.info.draining = holder.draining();
         }
-        let nodes = &self.store.nodes;
-        if !nodes.take_turn("sweep", self.sweep_every).await? {
-            return Ok(());
-        }
-        for node in nodes.dead().await? {
-            let ended = self.store.sessions.end_sessions_of(&node).await?;
-            nodes.forget(&node).await?;
-            tracing::info!(%node, ended, "ended the sessions of a dead node");
-        }
-        for finding in self.store.mailboxes.sweep().await? {
-            self.act_on(finding).await?;
-        }
-        Ok(())
+        let sent = Instant::now();
+        self.store.nodes.heartbeat(&self.info).await?;
+        Ok(self.lease.renew(sent, self.length))
     }
 
-    async fn act_on(&self, finding: SweepFinding) -> Result<(), StoreError> {
-        match finding {
-            SweepFinding::Expired { command, waiting } => {
-                if let Some(count) = &self.on_end {
-                    count(command.state);
+    /// Goes on with the heartbeats during a work that may take longer than a lease: to confirm many
+    /// sessions, say.
+    async fn beat_beside(
+        &mut self,
+        work: impl Future<Output = Result<(), StoreError>>,
+    ) -> Result<(), StoreError> {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                // What is done needs no further heartbeat.
+                done = &mut work => return done,
+                () = tokio::time::sleep(self.length / 3) => {
+                    self.renew().await?;
                 }
-                let event = NodeEvent::CommandUpdate(command);
-                tell(&self.store, &waiting, &event).await
-            }
-            SweepFinding::Undelivered { device, session, node } => {
-                let event = NodeEvent::Drain { device, session };
-                self.store.bus.send(&node, &event).await
             }
         }
     }
-}
 
-async fn tell(store: &Store, nodes: &[NodeId], event: &NodeEvent) -> Result<(), StoreError> {
-    for node in nodes {
-        store.bus.send_to(node, event).await?;
+    fn sweeper(&mut self) -> Sweeper {
+        Sweeper {
+            store: self.store.clone(),
+            lease: Arc::clone(&self.lease),
+            every: self.sweep_every,
+            on_end: self.on_end.take(),
+        }
     }
-    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    use roost_types::{CommandId, CommandSpec, DeviceId, DeviceKey, SessionId, TenantId};
-
-    use super::*;
-    use crate::{
-        BusEvent, Claimed, HubClock, MemoryHub, NodeRef, Roles, SessionClaim, StoreSettings,
-    };
-
-    const LEASE: Duration = Duration::from_secs(3);
-
-    /// Counts revalidations; fails the first ones.
-    #[derive(Debug, Default)]
-    struct Holder {
-        asked: AtomicU32,
-        failures: AtomicU32,
-    }
-
-    #[async_trait]
-    impl SessionHolder for Holder {
-        fn devices(&self) -> u64 {
-            42
-        }
-        fn draining(&self) -> bool {
-            false
-        }
-        async fn revalidate(&self) -> Result<(), StoreError> {
-            self.asked.fetch_add(1, Ordering::SeqCst);
-            let fail = |left: u32| left.checked_sub(1);
-            match self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fail) {
-                Ok(_) => Err(StoreError::NotSent("not yet".into())),
-                Err(_) => Ok(()),
-            }
-        }
-    }
-
-    struct Node {
-        store: Store,
-        name: NodeRef,
-        lease: Arc<Lease>,
-        holder: Arc<Holder>,
-    }
-
-    fn hub() -> Arc<MemoryHub> {
-        let settings = StoreSettings { lease: LEASE, ..StoreSettings::default() };
-        MemoryHub::new(settings, Arc::new(HubClock::new()))
-    }
-
-    impl Node {
-        fn of(hub: &Arc<MemoryHub>, name: &str) -> Self {
-            let node = NodeRef::start(NodeId::new(name).unwrap());
-            Self {
-                store: hub.node(node.clone()),
-                name: node,
-                lease: Arc::default(),
-                holder: Arc::default(),
-            }
-        }
-
-        fn keeper(&self) -> Keeper {
-            let info = NodeInfo {
-                node: self.name.clone(),
-                roles: Roles { edge: true, control: false },
-                version: "1".into(),
-                address: String::new(),
-                started: self.store.clock.now(),
-                devices: 0,
-                draining: false,
-            };
-            let holder = Arc::clone(&self.holder) as _;
-            Keeper::new(self.store.clone(), info, Arc::clone(&self.lease), LEASE, Some(holder))
-        }
-
-        async fn claim(&self, device: &DeviceKey) -> Claimed {
-            let claim = SessionClaim {
-                device: device.clone(),
-                session: SessionId::random(),
-                node: self.name.clone(),
-                protocol: "test".into(),
-                address: "".into(),
-                claimed_at: self.store.clock.now(),
-            };
-            self.store.sessions.claim(&claim).await.unwrap()
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_lease_resumes_only_once_the_sessions_are_confirmed() {
-        let node = Node::of(&hub(), "a");
-        node.holder.failures.store(1, Ordering::SeqCst);
-        let mut keeper = node.keeper();
-        assert!(keeper.join().await.is_err());
-        assert!(!node.lease.is_valid(), "renewed, but nobody confirmed the sessions");
-        keeper.join().await.unwrap();
-        assert!(node.lease.is_valid());
-        keeper.join().await.unwrap();
-        assert_eq!(node.holder.asked.load(Ordering::SeqCst), 2, "asked only after a lapse");
-        tokio::time::advance(LEASE).await;
-        assert!(!node.lease.is_valid(), "a paused node is fenced by time alone");
-        let stop = CancellationToken::new();
-        let running = tokio::time::timeout(LEASE * 10, keeper.run(stop.clone()));
-        assert!(running.await.is_err());
-        assert!(node.lease.is_valid());
-        assert_eq!(node.holder.asked.load(Ordering::SeqCst), 3);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_living_end_what_the_dead_left_and_what_is_over() {
-        let hub = hub();
-        let (dead, living) = (Node::of(&hub, "a"), Node::of(&hub, "b"));
-        let device = DeviceKey::new(TenantId::default(), DeviceId::new("d").unwrap());
-        dead.keeper().join().await.unwrap();
-        dead.claim(&device).await;
-        let mut events = living.store.bus.take_events().unwrap();
-        let spec = CommandSpec {
-            id: CommandId::new("c").unwrap(),
-            name: "reboot".into(),
-            payload: None,
-            headers: vec![],
-            expires: living.store.clock.now().plus(LEASE * 2),
-        };
-        let waiting = Some(&living.name.id);
-        living.store.mailboxes.enqueue(&device, &spec, waiting).await.unwrap();
-        let mut keeper = living.keeper();
-        keeper.join().await.unwrap();
-        let stop = CancellationToken::new();
-        let update = async {
-            let event = events.recv().await.unwrap();
-            stop.cancel();
-            event
-        };
-        let ((), event) = tokio::join!(keeper.run(stop.clone()), update);
-        let BusEvent::Node(event) = event else { panic!("{event:?}") };
-        assert!(matches!(*event, NodeEvent::CommandUpdate(c) if c.state == CommandState::Expired));
-        let shown = living.store.sessions.get(&device).await.unwrap().unwrap();
-        assert_eq!(shown.session, None);
-        assert_eq!(shown.last_close.unwrap().code, 1006);
-        assert_eq!(living.store.nodes.list().await.unwrap(), [], "one died, the other left");
-    }
-}
+mod tests;

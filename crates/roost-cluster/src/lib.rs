@@ -13,6 +13,7 @@ mod nodes;
 mod page;
 mod sessions;
 mod store;
+mod sweeper;
 mod switchboard;
 
 pub use bus::{Bus, BusEvent, NodeEvent, Resubscribed};

@@ -125,11 +125,12 @@ pub enum SweepFinding {
         /// The nodes that wait for it.
         waiting: Vec<NodeId>,
     },
-    /// A dispatched command that no edge reported as sent: the edge should read the mailbox.
+    /// A dispatched command that no edge reported as sent, or a queued one that the window has room
+    /// for: the edge should read the mailbox.
     Undelivered {
         /// Whose.
         device: DeviceKey,
-        /// The session that it was dispatched to.
+        /// The session that it was dispatched to, or is to be.
         session: SessionId,
         /// Where that session is.
         node: NodeRef,
@@ -190,6 +191,10 @@ pub trait Mailboxes: Send + Sync + std::fmt::Debug {
         page: &PageRequest,
     ) -> Result<Page<Command>, StoreError>;
 
-    /// Takes what is due, hub-wide, ends what is over and tells what needs a push.
+    /// Takes what is due, hub-wide, ends what is over and tells what needs a push. One sweep takes a
+    /// bounded share; nothing found means that nothing is due.
+    ///
+    /// A window that opens by a report, or by the end of a command's time, is a finding where nobody
+    /// read the mailbox since: whoever had to be told may not have been.
     async fn sweep(&self) -> Result<Vec<SweepFinding>, StoreError>;
 }

@@ -165,19 +165,26 @@ impl Switchboard {
     /// Sends what the bus brings to the sinks, and withdraws what nobody wants any more, until told
     /// to stop.
     pub async fn run(&self, mut events: mpsc::Receiver<BusEvent>, stop: CancellationToken) {
+        let hand_out = async {
+            while let Some(event) = events.recv().await {
+                self.hand_out(event);
+            }
+        };
+        tokio::select! {
+            biased;
+            // Stopping comes first, or a flood would keep the node alive.
+            () = stop.cancelled() => {}
+            () = hand_out => {}
+            // Last: withdrawing late is harmless. Beside the others: a slow store delays no event.
+            () = self.keep_withdrawing() => {}
+        }
+    }
+
+    async fn keep_withdrawing(&self) {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         loop {
-            tokio::select! {
-                biased;
-                // Stopping comes first, or a flood would keep the node alive.
-                () = stop.cancelled() => return,
-                event = events.recv() => match event {
-                    Some(event) => self.hand_out(event),
-                    None => return,
-                },
-                // Last: withdrawing late is harmless.
-                _ = tick.tick() => self.withdraw_unwanted().await,
-            }
+            tick.tick().await;
+            self.withdraw_unwanted().await;
         }
     }
 
@@ -406,6 +413,27 @@ mod tests {
         subscribed.unwrap();
         assert_eq!(*bus.done.lock(), ["declared", "withdrawn", "declared"]);
         assert_eq!(board.interests.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_withdrawal_that_hangs_holds_up_no_event() {
+        let bus = Arc::new(SlowBus::default());
+        let board = Switchboard::new(Arc::clone(&bus) as _);
+        let notes = Arc::new(Notes::default());
+        board.attach(Arc::clone(&notes) as _);
+        let (home, filter) = (TenantId::default(), TopicFilter::new("t").unwrap());
+        bus.gate.add_permits(1);
+        board.subscribe(&home, &filter).await.unwrap();
+        board.unsubscribe(&home, &filter);
+        let (sender, events) = mpsc::channel(1);
+        let late = async {
+            tokio::time::sleep(LINGER * 2).await;
+            sender.send(BusEvent::Gap { dropped: 1 }).await.unwrap();
+            drop(sender);
+        };
+        // Ends when the events do; the withdrawal has no permit and never does.
+        tokio::join!(board.run(events, CancellationToken::new()), late);
+        assert_eq!(*notes.0.lock(), ["gap"]);
     }
 
     #[tokio::test]

@@ -189,7 +189,10 @@ impl Control {
                 }
                 Ok((*command, false))
             }
-            Ok(Enqueued::Existing(command)) => Ok((self.rejoin(*command, waiting).await, true)),
+            Ok(Enqueued::Existing(command)) => {
+                self.ring_again(&command).await;
+                Ok((self.rejoin(*command, waiting).await, true))
+            }
             Ok(Enqueued::Conflict) => Err(conflict(spec)),
             Ok(Enqueued::QueueFull { commands, bytes }) => Err(Refusal::new(
                 ErrorCode::QueueFull,
@@ -200,6 +203,22 @@ impl Control {
             Err(refusal) => Err(refusal),
         };
         accepted.inspect_err(|refusal| self.metrics.commands.inc(outcome(refusal.code)))
+    }
+
+    /// A command that was dispatched and never sent may be one whose first call ended before its push:
+    /// its edge is told to read the mailbox now, not only at the next sweep. A push too many is
+    /// harmless.
+    async fn ring_again(&self, command: &Command) {
+        let Some(session) = command.session.filter(|_| command.state == CommandState::Dispatched)
+        else {
+            return;
+        };
+        let found = self.read(self.store.sessions.get(&command.device)).await;
+        let holder = found.ok().flatten().and_then(|device| device.session);
+        if let Some(holder) = holder.filter(|holder| holder.session == session) {
+            let event = NodeEvent::Drain { device: command.device.clone(), session };
+            self.nudge(self.store.bus.send(&holder.node, &event)).await;
+        }
     }
 
     /// Has this node told of a command that another call brought in, and looks what happened to it

@@ -12,7 +12,7 @@ use roost_cluster::{
 };
 use roost_telemetry::Telemetry;
 use roost_telemetry::metrics::EdgeMetrics;
-use roost_telemetry::metrics::labels::{DropReason, GapCause};
+use roost_telemetry::metrics::labels::{Direction, DropReason, GapCause};
 use roost_types::{Message, NodeId, SessionId, TenantId};
 use roost_wire::device::{PayloadLimits, SUBPROTOCOL_JSON};
 use tokio::sync::{oneshot, watch};
@@ -84,6 +84,7 @@ impl fmt::Debug for Edge {
 impl Edge {
     /// An edge that does not listen yet.
     pub fn new(parts: EdgeParts) -> Arc<Self> {
+        parts.telemetry.edge.set_connections_limit(parts.config.max_connections);
         Arc::new(Self {
             config: parts.config,
             node: parts.node,
@@ -198,7 +199,9 @@ impl NodeSink for Edge {
             tenant: tenant.clone(),
             topic: message.topic.clone(),
             frame: adapter::encode_publication(message),
+            time: message.time,
         };
+        self.metrics().message_sized(Direction::Out, publication.frame.len());
         for (index, inbox) in self.inboxes().iter().enumerate() {
             if workers & (1 << index) != 0 && !inbox.publish(publication.clone()) {
                 self.metrics().messages_dropped.inc(DropReason::Internal);

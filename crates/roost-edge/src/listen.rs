@@ -49,15 +49,23 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
 
 /// Accepts until the worker closes; then answers what the kernel had accepted before, and closes.
 pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
+    let mut failing = false;
     loop {
         tokio::select! {
             biased;
             // Closing comes first, or a flood would keep the listener open.
             () = worker.closing.cancelled() => break,
             accepted = listener.accept() => match accepted {
-                Ok((socket, peer)) => receive(&worker, socket, peer),
+                Ok((socket, peer)) => {
+                    failing = false;
+                    receive(&worker, socket, peer);
+                }
+                Err(error) if is_of_one_socket(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "could not accept a connection");
+                    if !failing {
+                        tracing::warn!(%error, "cannot accept connections; trying on");
+                    }
+                    failing = true;
                     tokio::time::sleep(RETRY).await;
                 }
             },
@@ -71,6 +79,17 @@ pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
     while worker.handshakes.get() > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Whether an accept failed for what its peer did: the next may succeed at once.
+fn is_of_one_socket(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
 }
 
 fn receive(worker: &Rc<Worker>, socket: TcpStream, peer: SocketAddr) {

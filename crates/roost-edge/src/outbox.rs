@@ -14,6 +14,9 @@ use crate::transport::Transport;
 
 /// How many frames go into one vectored write.
 const BATCH: usize = 64;
+/// What a queued frame costs beside its bytes: its place in the queue and its allocation. Without it
+/// half a million empty pongs would fit a queue of 1 MiB.
+const FRAME_COST: usize = 128;
 /// How many topics are remembered one by one as missed; more are told as "all of them".
 const MISSED_TOPICS: usize = 16;
 
@@ -68,6 +71,13 @@ impl Outbox {
         outbox
     }
 
+    /// An outbox without frames: only the socket's readiness is awaited.
+    pub(crate) fn waiting_to_read_mail() -> Self {
+        let mut outbox = Self::default();
+        outbox.mail_waits = true;
+        outbox
+    }
+
     pub(crate) fn push(&mut self, frame: Bytes) {
         self.bytes += frame.len();
         self.queue.push_back(frame);
@@ -76,6 +86,11 @@ impl Outbox {
     /// How many bytes wait.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether a frame of `len` bytes fits, where all that waits may take `limit` bytes of memory.
+    pub(crate) fn has_room_for(&self, len: usize, limit: usize) -> bool {
+        self.bytes + len + (self.queue.len() + 1) * FRAME_COST <= limit
     }
 
     /// Drops every frame that the socket has nothing of yet: all but a first one that is begun.
@@ -169,6 +184,17 @@ mod tests {
         begun.push(Bytes::from_static(b"cd"));
         begun.truncate();
         assert_eq!(queue(&begun), [b"b"]);
+    }
+
+    #[test]
+    fn small_frames_fill_a_queue_by_what_they_cost() {
+        let mut outbox = Outbox::default();
+        let mut count = 0;
+        while outbox.has_room_for(2, 1 << 20) {
+            outbox.push(Bytes::from_static(b"\x8a\0"));
+            count += 1;
+        }
+        assert!(count < 10_000, "{count} empty pongs fit 1 MiB");
     }
 
     #[test]

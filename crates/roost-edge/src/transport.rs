@@ -54,6 +54,14 @@ impl Transport {
         }
     }
 
+    /// Ends the writing direction after what was written: the peer sees the end of the stream.
+    pub(crate) fn finish(&self) {
+        let Self::Tcp(socket) = self;
+        if let Err(error) = SockRef::from(socket).shutdown(Shutdown::Write) {
+            tracing::trace!(%error, "the socket was closed before");
+        }
+    }
+
     /// Ends both directions after what was written: the reading task sees the end of the stream.
     pub(crate) fn shutdown(&self) {
         let Self::Tcp(socket) = self;

@@ -1,10 +1,7 @@
 //! The schema as others see it: what reflection shows, what must never change on the wire, and
 //! what must not reach a log. The conversions have their tests beside them.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a schema that cannot be read should fail the test"
-)]
+#![expect(clippy::unwrap_used, reason = "a schema that cannot be read should fail the test")]
 
 use prost::Message;
 use prost_types::FileDescriptorSet;
@@ -17,11 +14,8 @@ fn descriptors() -> FileDescriptorSet {
 #[test]
 fn reflection_shows_the_public_packages_with_their_imports_and_no_others() {
     let set = descriptors();
-    let mut packages: Vec<_> = set
-        .file
-        .iter()
-        .map(prost_types::FileDescriptorProto::package)
-        .collect();
+    let mut packages: Vec<_> =
+        set.file.iter().map(prost_types::FileDescriptorProto::package).collect();
     packages.sort_unstable();
     packages.dedup();
     let expected = ["google.protobuf", "roost.control.v1", "roost.device.v1"];
@@ -99,14 +93,8 @@ fn a_frame_of_each_direction_is_pinned_by_its_bytes() {
     let ping = DeviceEnvelope { frames: vec![ping] };
     assert_eq!(ping.encode_to_vec(), [0x0a, 4, 0x08, 5, 0x4a, 0]);
 
-    let ack = device::v1::Ack {
-        command_id: "c".into(),
-        position: String::new(),
-    };
-    let ack = HubFrame {
-        id: Some(3),
-        body: Some(device::v1::hub_frame::Body::Ack(ack)),
-    };
+    let ack = device::v1::Ack { command_id: "c".into(), position: String::new() };
+    let ack = HubFrame { id: Some(3), body: Some(device::v1::hub_frame::Body::Ack(ack)) };
     let ack = HubEnvelope { frames: vec![ack] };
     let bytes = [0x0a, 7, 0x08, 3, 0x1a, 3, 0x0a, 1, b'c'];
     assert_eq!(ack.encode_to_vec(), bytes);
@@ -115,12 +103,7 @@ fn a_frame_of_each_direction_is_pinned_by_its_bytes() {
 #[test]
 fn joined_envelopes_are_an_envelope() {
     use device::v1::{HubEnvelope, HubFrame};
-    let one = |id| HubEnvelope {
-        frames: vec![HubFrame {
-            id: Some(id),
-            body: None,
-        }],
-    };
+    let one = |id| HubEnvelope { frames: vec![HubFrame { id: Some(id), body: None }] };
     let joined = [one(1).encode_to_vec(), one(2).encode_to_vec()].concat();
     let read = HubEnvelope::decode(&*joined).unwrap();
     let ids: Vec<_> = read.frames.iter().map(|frame| frame.id).collect();
@@ -149,10 +132,7 @@ fn content_and_credentials_do_not_show_in_debug_output() {
     assert!(!shown.contains("s3cret"), "{shown}");
     assert!(shown.contains("Payload(Text, 6 B)"), "{shown}");
 
-    let hello = device::v1::Hello {
-        token: "s3cret".into(),
-        ..Default::default()
-    };
+    let hello = device::v1::Hello { token: "s3cret".into(), ..Default::default() };
     let shown = format!("{hello:?}");
     assert!(!shown.contains("s3cret"), "{shown}");
     assert!(shown.contains("has_token: true"), "{shown}");

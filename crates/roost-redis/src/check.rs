@@ -15,6 +15,8 @@ use crate::keys::{Keys, LAYOUT};
 pub(crate) struct Facts {
     /// A random number that is new whenever the data is.
     pub(crate) epoch: u64,
+    /// The master's replication id: another one is another master, or one that lost its history.
+    pub(crate) replid: Option<String>,
 }
 
 /// Looks; an error says what is wrong and what would be right.
@@ -31,7 +33,8 @@ pub(crate) async fn check(
         redis::cmd("INFO").query_async(connection).await.map_err(|error| unreachable(&error))?;
     judge_info(&info)?;
     let epoch = meta(connection, keys).await?;
-    Ok(Facts { epoch })
+    let replid = line(&info, "master_replid").map(str::to_owned);
+    Ok(Facts { epoch, replid })
 }
 
 /// Says so, once, where a restart of Redis loses what was accepted.

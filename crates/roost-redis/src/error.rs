@@ -3,7 +3,7 @@
 
 use redis::{RedisError, ServerErrorKind};
 use roost_cluster::StoreError;
-use roost_telemetry::metrics::labels::RedisOutcome;
+use roost_telemetry::metrics::labels::{RedisErrorKind, RedisOutcome};
 
 /// Why a node could not join its Redis.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +49,7 @@ pub enum StartError {
 pub(crate) struct Verdict {
     pub(crate) error: StoreError,
     pub(crate) outcome: RedisOutcome,
+    pub(crate) kind: RedisErrorKind,
     pub(crate) suspect: bool,
 }
 
@@ -58,6 +59,7 @@ pub(crate) fn judge(error: &RedisError) -> Verdict {
         return Verdict {
             error: StoreError::Indeterminate("Redis did not answer in time".into()),
             outcome: RedisOutcome::Timeout,
+            kind: RedisErrorKind::Timeout,
             suspect: true,
         };
     }
@@ -65,10 +67,12 @@ pub(crate) fn judge(error: &RedisError) -> Verdict {
         return Verdict {
             error: StoreError::Indeterminate(format!("the connection broke: {error}")),
             outcome: RedisOutcome::Connection,
+            kind: RedisErrorKind::Connection,
             suspect: true,
         };
     }
-    Verdict { error: judge_answer(error), outcome: RedisOutcome::Error, suspect: false }
+    let kind = RedisErrorKind::from_code(error.code());
+    Verdict { error: judge_answer(error), outcome: RedisOutcome::Error, kind, suspect: false }
 }
 
 /// An error that Redis answered with: it has done nothing, since every script is refused whole.

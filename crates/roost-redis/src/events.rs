@@ -18,6 +18,7 @@ use crate::keys::parse_dev;
 use crate::link::Link;
 use crate::reply::{Fields, Reply, parse};
 use crate::sessions::{last_close, session_id};
+use crate::store::PARTITIONS_AT_ONCE;
 
 /// A stream id.
 pub(crate) type Id = (u64, u64);
@@ -107,8 +108,38 @@ impl Streams {
 
     /// All events after these ids, in order.
     pub(crate) async fn read(&self, after: &[Id], epoch: u64) -> Result<Vec<Placed>, StoreError> {
+        let mut events = self.read_some(&self.keys, after, epoch).await?;
+        events.sort_by_key(|placed| (placed.id, placed.partition));
+        Ok(events)
+    }
+
+    /// The events after `after` and up to `to`, in order. They may be as many as are kept, so that the
+    /// streams are read some at a time, not to hold up whatever else there is to ask.
+    pub(crate) async fn read_back(
+        &self,
+        after: &[Id],
+        to: &[Id],
+        epoch: u64,
+    ) -> Result<Vec<Placed>, StoreError> {
+        let mut events = Vec::new();
+        let (keys, after) =
+            (self.keys.chunks(PARTITIONS_AT_ONCE), after.chunks(PARTITIONS_AT_ONCE));
+        for (keys, after) in keys.zip(after) {
+            events.extend(self.read_some(keys, after, epoch).await?);
+        }
+        events.retain(|placed| placed.id <= to[usize::from(placed.partition)]);
+        events.sort_by_key(|placed| (placed.id, placed.partition));
+        Ok(events)
+    }
+
+    async fn read_some(
+        &self,
+        keys: &[String],
+        after: &[Id],
+        epoch: u64,
+    ) -> Result<Vec<Placed>, StoreError> {
         let mut pipe = redis::pipe();
-        pipe.cmd("XREAD").arg("STREAMS").arg(&self.keys);
+        pipe.cmd("XREAD").arg("STREAMS").arg(keys);
         for (ms, seq) in after {
             pipe.arg(format!("{ms}-{seq}"));
         }
@@ -135,7 +166,6 @@ impl Streams {
                 }
             }
         }
-        events.sort_by_key(|placed| (placed.id, placed.partition));
         Ok(events)
     }
 

@@ -18,14 +18,16 @@ use crate::records::{as_seen, dispatch, nodes, seen, stored, take_findings};
 use crate::reply::{Fields, Reply, parse};
 use crate::script::{self, Call};
 use crate::sessions::{node_ref, session_id};
-use crate::store::{RedisStore, millis};
+use crate::store::{PARTITIONS_AT_ONCE, RedisStore, millis};
 
 /// How many commands one read hands out.
 const BATCH: u64 = 32;
 /// How many payload bytes one read hands out, if it has more than one command.
 const BATCH_BYTES: u64 = 512 << 10;
 /// How many due commands one script looks at, so that none blocks Redis for long.
-const DUE_BATCH: u64 = 100;
+const DUE_BATCH: u64 = 50;
+/// How much one sweep may find before it gives that back; what is left is found by the next.
+const FINDINGS: usize = 5_000;
 /// How often a list looks further when a filter left too few for a page.
 const LIST_ROUNDS: usize = 4;
 
@@ -119,7 +121,8 @@ impl Mailboxes for RedisStore {
             .arg(progress)
             .arg(result)
             .number(self.settings.window.into())
-            .number(millis(self.settings.retention));
+            .number(millis(self.settings.retention))
+            .number(millis(self.settings.undelivered_after));
         let mut answer = self.link.run(&script::REPORT, &call).await?;
         let rest = &mut answer.rest;
         match answer.tag.as_str() {
@@ -212,18 +215,17 @@ impl Mailboxes for RedisStore {
     async fn sweep(&self) -> Result<Vec<SweepFinding>, StoreError> {
         let mut left: Vec<Partition> = Partition::all().collect();
         let mut findings = Vec::new();
-        while !left.is_empty() {
-            let calls: Vec<Call> = left.iter().map(|p| self.due_call(*p)).collect();
-            let answers = self.link.run_all(&script::DUE, &calls).await?;
+        while !left.is_empty() && findings.len() < FINDINGS {
             let mut more = Vec::new();
-            for (partition, answer) in left.into_iter().zip(answers) {
-                match answer.and_then(|answer| take_findings(answer, &mut findings)) {
-                    Ok(true) => more.push(partition),
-                    Ok(false) => {}
-                    // What one record spoils must not hold up the others.
-                    Err(error) => {
-                        tracing::error!(%partition, %error, "a sweep passed a partition over");
+            for some in left.chunks(PARTITIONS_AT_ONCE) {
+                match self.sweep_some(some, &mut findings).await {
+                    Ok(unfinished) => more.extend(unfinished),
+                    // What was found is struck off already: whoever waits for it is to be told.
+                    Err(error) if !findings.is_empty() => {
+                        tracing::debug!(%error, "a sweep was cut short; the next one goes on");
+                        return Ok(findings);
                     }
+                    Err(error) => return Err(error),
                 }
             }
             left = more;
@@ -233,12 +235,35 @@ impl Mailboxes for RedisStore {
 }
 
 impl RedisStore {
+    /// Sweeps some partitions, a batch of each; gives those that have more.
+    async fn sweep_some(
+        &self,
+        partitions: &[Partition],
+        findings: &mut Vec<SweepFinding>,
+    ) -> Result<Vec<Partition>, StoreError> {
+        let calls: Vec<Call> = partitions.iter().map(|p| self.due_call(*p)).collect();
+        let answers = self.link.run_all(&script::DUE, &calls).await?;
+        let mut more = Vec::new();
+        for (partition, answer) in partitions.iter().zip(answers) {
+            match answer.and_then(|answer| take_findings(answer, findings)) {
+                Ok(true) => more.push(*partition),
+                Ok(false) => {}
+                // What one record spoils must not hold up the others.
+                Err(error) => {
+                    tracing::error!(%partition, %error, "a sweep passed a partition over");
+                }
+            }
+        }
+        Ok(more)
+    }
+
     fn due_call(&self, partition: Partition) -> Call {
         let base = self.link.keys.base(partition);
         Call::new(format!("{base}due"), &base, self.link.not_after())
             .number(DUE_BATCH)
             .number(millis(self.settings.undelivered_after))
             .number(millis(self.settings.retention))
+            .number(self.settings.window.into())
     }
 
     /// Up to `size` commands older than `before`, as they stand, and where the next round begins.

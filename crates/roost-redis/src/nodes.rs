@@ -56,6 +56,7 @@ impl Nodes for RedisStore {
         let mut answer = self.link.beat(&call).await?;
         let told = UnixMillis(answer.rest.number()?);
         self.link.clock.set(asked, told);
+        self.link.metrics().set_hub_time_error(self.link.clock.error_bound());
         match answer.tag.as_str() {
             "OK" => Ok(()),
             "STALE" => Err(StoreError::Stale),

@@ -51,7 +51,8 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) {
     let streams = Streams::new(Arc::clone(&link));
-    let task = Tail { link, bus, streams, at: None, epoch: 0, watchers: Vec::new() }.work(requests);
+    let (at, watchers) = (None, Vec::new());
+    let task = Tail { link, bus, streams, at, epoch: 0, unsure: false, watchers }.work(requests);
     // Only waits and reads are cut short here.
     stop.run_until_cancelled(task).await;
 }
@@ -72,6 +73,8 @@ struct Tail {
     at: Option<Vec<Id>>,
     /// Which data `at` belongs to.
     epoch: u64,
+    /// A look failed: whether the streams still have all since the last one is to be asked.
+    unsure: bool,
     watchers: Vec<Watcher>,
 }
 
@@ -153,19 +156,23 @@ impl Tail {
     async fn missed(&self, cursor: Cursor) -> Result<(Vec<Placed>, bool), StoreError> {
         let same = cursor.epoch == self.epoch;
         let starts = if same { cursor.starts() } else { self.streams.beginnings() };
+        let Some(at) = &self.at else {
+            return Ok((Vec::new(), true));
+        };
+        // What is newer than `at` comes with the next look.
+        let events = self.streams.read_back(&starts, at, self.epoch).await?;
+        // Asked after the reading: what went during it counts.
         let trimmed = !same || self.streams.was_trimmed(&starts).await?;
-        let mut events = self.streams.read(&starts, self.epoch).await?;
-        if let Some(at) = &self.at {
-            // What is newer comes with the next look.
-            events.retain(|placed| placed.id <= at[usize::from(placed.partition)]);
-        }
         Ok((events, trimmed))
     }
 
     async fn look_and_log(&mut self) {
-        if let Err(error) = self.look().await {
+        let looked = self.look().await;
+        if let Err(error) = &looked {
             tracing::debug!(%error, "could not read presence events; will look again");
         }
+        // Until the next look more may happen than the streams keep.
+        self.unsure |= looked.is_err();
         if self.watchers.is_empty() {
             self.at = None;
             self.bus.unsubscribe(self.link.keys.presence_channel()).await;
@@ -183,6 +190,12 @@ impl Tail {
         if epoch != self.epoch {
             self.epoch = epoch;
             self.watchers.iter_mut().for_each(|watcher| watcher.lagged = true);
+        }
+        if self.unsure {
+            if self.streams.was_trimmed(&at).await? {
+                self.watchers.iter_mut().for_each(|watcher| watcher.lagged = true);
+            }
+            self.unsure = false;
         }
         for placed in events {
             if let Some(at) = self.at.as_mut() {

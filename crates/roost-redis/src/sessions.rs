@@ -17,10 +17,10 @@ use crate::error::corrupt;
 use crate::presence;
 use crate::reply::{Fields, Reply};
 use crate::script::{self, Call};
-use crate::store::{RedisStore, millis};
+use crate::store::{PARTITIONS_AT_ONCE, RedisStore, millis};
 
 /// How many sessions of a dead node one script ends, so that none blocks Redis for long.
-const END_BATCH: u64 = 100;
+const END_BATCH: u64 = 50;
 /// How many sessions are confirmed by one pipeline.
 const REVALIDATE_BATCH: usize = 500;
 /// How often a list may come back with too few items for its page and look further.
@@ -120,14 +120,16 @@ impl Sessions for RedisStore {
         let mut left: Vec<Partition> = Partition::all().collect();
         let mut ended = 0;
         while !left.is_empty() {
-            let calls: Vec<Call> = left.iter().map(|p| self.end_call(*p, node)).collect();
-            let answers = self.link.run_all(&script::END_NODE, &calls).await?;
             let mut more = Vec::new();
-            for (partition, answer) in left.into_iter().zip(answers) {
-                let mut answer = answer?;
-                ended += answer.rest.number()?;
-                if answer.rest.number()? > 0 {
-                    more.push(partition);
+            for some in left.chunks(PARTITIONS_AT_ONCE) {
+                let calls: Vec<Call> = some.iter().map(|p| self.end_call(*p, node)).collect();
+                let answers = self.link.run_all(&script::END_NODE, &calls).await?;
+                for (partition, answer) in some.iter().zip(answers) {
+                    let mut answer = answer?;
+                    ended += answer.rest.number()?;
+                    if answer.rest.number()? > 0 {
+                        more.push(*partition);
+                    }
                 }
             }
             left = more;

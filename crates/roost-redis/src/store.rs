@@ -22,6 +22,10 @@ use crate::script::Call;
 /// How many watches may wait to be set up.
 const WATCH_REQUESTS: usize = 64;
 
+/// How many partitions one pipeline works on in what concerns all: so that it keeps neither Redis nor
+/// the commands behind it waiting for long.
+pub(crate) const PARTITIONS_AT_ONCE: usize = 32;
+
 /// A node's seams on a standalone Redis.
 #[derive(Debug)]
 pub struct RedisStore {

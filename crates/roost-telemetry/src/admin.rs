@@ -109,10 +109,7 @@ async fn serve_connection(stream: TcpStream, admin: Arc<Admin>, stop: Cancellati
         async move { Ok::<_, Infallible>(response) }
     });
     let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(16 * 1024);
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(16 * 1024);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let result = tokio::select! {
@@ -142,9 +139,7 @@ impl Admin {
         if method != Method::GET && method != Method::HEAD {
             let body = "method not allowed: use GET or HEAD\n";
             let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, body);
-            response
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
         match path {
@@ -163,11 +158,7 @@ impl Admin {
 
     fn readyz(&self) -> Response<Full<Bytes>> {
         let checks = self.health.checks();
-        let status = checks
-            .iter()
-            .map(|check| check.status)
-            .max()
-            .unwrap_or(Status::Ready);
+        let status = checks.iter().map(|check| check.status).max().unwrap_or(Status::Ready);
         let code = match status {
             Status::Ready | Status::Degraded => StatusCode::OK,
             Status::Unready => StatusCode::SERVICE_UNAVAILABLE,

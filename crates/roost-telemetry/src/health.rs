@@ -83,23 +83,15 @@ pub struct Heartbeat {
 impl HealthRegistry {
     /// A registry without checks, which is ready and alive.
     pub fn new() -> Self {
-        let shared = Shared {
-            epoch: Instant::now(),
-            checks: Mutex::default(),
-            hearts: Mutex::default(),
-        };
-        Self {
-            shared: Arc::new(shared),
-        }
+        let shared =
+            Shared { epoch: Instant::now(), checks: Mutex::default(), hearts: Mutex::default() };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Adds a check.
     pub fn check(&self, name: impl Into<String>) -> CheckHandle {
-        let check = Check {
-            name: name.into(),
-            status: Status::Unready,
-            detail: "starting".to_owned(),
-        };
+        let check =
+            Check { name: name.into(), status: Status::Unready, detail: "starting".to_owned() };
         let check = Arc::new(Mutex::new(check));
         self.shared.checks.lock().push(Arc::clone(&check));
         CheckHandle { check }
@@ -113,10 +105,7 @@ impl HealthRegistry {
             last_beat: AtomicU64::new(self.shared.now_ms()),
         });
         self.shared.hearts.lock().push(Arc::clone(&heart));
-        Heartbeat {
-            heart,
-            shared: Arc::clone(&self.shared),
-        }
+        Heartbeat { heart, shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -145,12 +134,7 @@ impl Health for HealthRegistry {
     }
 
     fn checks(&self) -> Vec<Check> {
-        self.shared
-            .checks
-            .lock()
-            .iter()
-            .map(|check| check.lock().clone())
-            .collect()
+        self.shared.checks.lock().iter().map(|check| check.lock().clone()).collect()
     }
 }
 
@@ -195,18 +179,13 @@ impl Drop for CheckHandle {
 impl Heartbeat {
     /// The loop runs. Costs a clock read and a store.
     pub fn beat(&self) {
-        self.heart
-            .last_beat
-            .store(self.shared.now_ms(), Ordering::Relaxed);
+        self.heart.last_beat.store(self.shared.now_ms(), Ordering::Relaxed);
     }
 }
 
 impl Drop for Heartbeat {
     fn drop(&mut self) {
-        self.shared
-            .hearts
-            .lock()
-            .retain(|heart| !Arc::ptr_eq(heart, &self.heart));
+        self.shared.hearts.lock().retain(|heart| !Arc::ptr_eq(heart, &self.heart));
     }
 }
 
@@ -233,10 +212,7 @@ mod tests {
     fn a_component_that_never_became_ready_says_so() {
         let registry = HealthRegistry::new();
         drop(registry.check("grpc"));
-        assert_eq!(
-            registry.checks()[0].detail,
-            "stopped while unready: starting"
-        );
+        assert_eq!(registry.checks()[0].detail, "stopped while unready: starting");
     }
 
     #[tokio::test(start_paused = true)]
@@ -247,10 +223,7 @@ mod tests {
         assert_eq!(registry.live(), Ok(()));
         tokio::time::advance(Duration::from_secs(1)).await;
         let error = registry.live().unwrap_err();
-        assert!(
-            error.contains("edge-worker-1") && error.contains("11000 ms"),
-            "{error}"
-        );
+        assert!(error.contains("edge-worker-1") && error.contains("11000 ms"), "{error}");
         heartbeat.beat();
         assert_eq!(registry.live(), Ok(()));
         tokio::time::advance(Duration::from_mins(1)).await;

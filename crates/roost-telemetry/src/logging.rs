@@ -56,27 +56,17 @@ pub fn subscriber<W>(
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter(level)?)
-        .with_writer(writer);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(level)?).with_writer(writer);
     Ok(match format {
         LogFormat::Human => Box::new(builder.with_ansi(colours).finish()),
         LogFormat::Json => Box::new(
-            builder
-                .with_ansi(false)
-                .json()
-                .flatten_event(true)
-                .with_span_list(false)
-                .finish(),
+            builder.with_ansi(false).json().flatten_event(true).with_span_list(false).finish(),
         ),
     })
 }
 
 fn filter(level: &str) -> Result<EnvFilter, LogError> {
-    let wrong = |problem: String| LogError::Filter {
-        given: level.to_owned(),
-        problem,
-    };
+    let wrong = |problem: String| LogError::Filter { given: level.to_owned(), problem };
     let directives: Vec<&str> = level.split(',').map(str::trim).collect();
     for directive in &directives {
         // `EnvFilter` takes a bare word for a target and then logs nothing else: a typo would
@@ -85,15 +75,11 @@ fn filter(level: &str) -> Result<EnvFilter, LogError> {
             return Err(wrong(format!("{directive:?} is not a level")));
         }
     }
-    EnvFilter::builder()
-        .parse(directives.join(","))
-        .map_err(|error| wrong(error.to_string()))
+    EnvFilter::builder().parse(directives.join(",")).map_err(|error| wrong(error.to_string()))
 }
 
 fn is_level(word: &str) -> bool {
-    ["off", "error", "warn", "info", "debug", "trace"]
-        .iter()
-        .any(|l| l.eq_ignore_ascii_case(word))
+    ["off", "error", "warn", "info", "debug", "trace"].iter().any(|l| l.eq_ignore_ascii_case(word))
 }
 
 #[cfg(test)]
@@ -151,34 +137,18 @@ mod tests {
         assert!(!text.contains('\u{1b}'), "{text:?}");
         assert_eq!(text.lines().count(), 1);
         assert_eq!(lines(LogFormat::Human, "warn"), "");
-        assert_eq!(
-            lines(LogFormat::Human, "warn, roost_telemetry=debug")
-                .lines()
-                .count(),
-            2
-        );
+        assert_eq!(lines(LogFormat::Human, "warn, roost_telemetry=debug").lines().count(), 2);
     }
 
     #[test]
     fn a_wrong_level_is_named_with_what_is_right() {
         for bad in ["infoo", "", "info,roost_edge", "roost_edge=loud", "info,,"] {
-            let error = filter(bad)
-                .err()
-                .unwrap_or_else(|| panic!("{bad:?} was taken"))
-                .to_string();
+            let error =
+                filter(bad).err().unwrap_or_else(|| panic!("{bad:?} was taken")).to_string();
             assert!(error.contains(&format!("{bad:?}")), "{error}");
-            assert!(
-                error.contains("off, error, warn, info, debug or trace"),
-                "{error}"
-            );
+            assert!(error.contains("off, error, warn, info, debug or trace"), "{error}");
         }
-        for good in [
-            "info",
-            "INFO",
-            "off",
-            "info,roost_edge=debug",
-            "warn,hyper=off",
-        ] {
+        for good in ["info", "INFO", "off", "info,roost_edge=debug", "warn,hyper=off"] {
             assert!(filter(good).is_ok(), "{good}");
         }
     }

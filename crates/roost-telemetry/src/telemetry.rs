@@ -8,7 +8,9 @@ use metrics::NoopRecorder;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::metrics::catalog::{ALL, BUILD_INFO, Kind};
-use crate::metrics::{ControlMetrics, EdgeMetrics, NodeMetrics, RedisMetrics, Registrar, process};
+use crate::metrics::{
+    ControlMetrics, Drain, EdgeMetrics, NodeMetrics, RedisMetrics, Registrar, process,
+};
 
 /// The metrics of one hub. Cheap to clone; clones count into the same series.
 #[derive(Clone)]
@@ -55,22 +57,20 @@ impl Telemetry {
         for spec in ALL {
             registrar.describe(spec);
         }
+        let drain = Arc::new(Drain::new(&registrar));
         Self {
-            edge: Arc::new(EdgeMetrics::new(&registrar)),
+            edge: Arc::new(EdgeMetrics::new(&registrar, Arc::clone(&drain))),
             control: Arc::new(ControlMetrics::new(&registrar)),
             redis: Arc::new(RedisMetrics::new(&registrar)),
-            node: Arc::new(NodeMetrics::new(&registrar)),
+            node: Arc::new(NodeMetrics::new(&registrar, drain)),
             exporter,
         }
     }
 
     /// Everything in Prometheus' text format, `roost_process_*` included.
     pub fn render(&self) -> String {
-        let mut text = self
-            .exporter
-            .as_ref()
-            .map(PrometheusHandle::render)
-            .unwrap_or_default();
+        self.node.refresh();
+        let mut text = self.exporter.as_ref().map(PrometheusHandle::render).unwrap_or_default();
         text.push_str(&process::render());
         text
     }
@@ -94,20 +94,17 @@ impl Telemetry {
 
 impl fmt::Debug for Telemetry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Telemetry")
-            .field("noop", &self.exporter.is_none())
-            .finish_non_exhaustive()
+        f.debug_struct("Telemetry").field("noop", &self.exporter.is_none()).finish_non_exhaustive()
     }
 }
 
 /// The exporter with the buckets of the catalogue: a histogram without buckets would come out as a
 /// summary, which cannot be added up over nodes.
 fn builder() -> PrometheusBuilder {
-    ALL.iter()
-        .fold(PrometheusBuilder::new(), |builder, spec| match spec.kind {
-            Kind::Histogram(buckets) => builder
-                .set_buckets_for_metric(Matcher::Full(spec.name.to_owned()), buckets)
-                .expect("no bucket list of the catalogue is empty"),
-            Kind::Counter | Kind::Gauge => builder,
-        })
+    ALL.iter().fold(PrometheusBuilder::new(), |builder, spec| match spec.kind {
+        Kind::Histogram(buckets) => builder
+            .set_buckets_for_metric(Matcher::Full(spec.name.to_owned()), buckets)
+            .expect("no bucket list of the catalogue is empty"),
+        Kind::Counter | Kind::Gauge => builder,
+    })
 }

@@ -1,9 +1,6 @@
 //! The admin server over a real socket: status codes, bodies, content types, and its stop.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a failed set-up step should fail the test"
-)]
+#![allow(clippy::unwrap_used, reason = "a failed set-up step should fail the test")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,18 +26,8 @@ async fn start() -> Admin {
     let (stop, stopped) = oneshot::channel::<()>();
     let mut tasks = JoinSet::new();
     let shutdown = async move { drop(stopped.await) };
-    tasks.spawn(serve_admin(
-        listener,
-        Telemetry::new("1.2.3"),
-        Arc::new(health.clone()),
-        shutdown,
-    ));
-    Admin {
-        address,
-        health,
-        stop,
-        tasks,
-    }
+    tasks.spawn(serve_admin(listener, Telemetry::new("1.2.3"), Arc::new(health.clone()), shutdown));
+    Admin { address, health, stop, tasks }
 }
 
 /// The whole answer to one request, as text.
@@ -64,10 +51,7 @@ async fn readiness_names_each_check_and_is_as_good_as_the_worst() {
     let redis = admin.health.check("redis");
     let answer = ask(admin.address, "GET", "/readyz").await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    assert!(
-        answer.contains("content-type: application/json\r\n"),
-        "{answer}"
-    );
+    assert!(answer.contains("content-type: application/json\r\n"), "{answer}");
 
     edge.ready();
     redis.ready();
@@ -81,22 +65,13 @@ async fn readiness_names_each_check_and_is_as_good_as_the_worst() {
     redis.set(Status::Degraded, "no answer for 3 s");
     let answer = ask(admin.address, "GET", "/readyz").await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    assert!(
-        body(&answer).starts_with(r#"{"status":"degraded","#),
-        "{answer}"
-    );
-    assert!(
-        body(&answer).contains(r#""detail":"no answer for 3 s""#),
-        "{answer}"
-    );
+    assert!(body(&answer).starts_with(r#"{"status":"degraded","#), "{answer}");
+    assert!(body(&answer).contains(r#""detail":"no answer for 3 s""#), "{answer}");
 
     drop(edge);
     let answer = ask(admin.address, "GET", "/readyz").await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    assert!(
-        body(&answer).starts_with(r#"{"status":"unready","#),
-        "{answer}"
-    );
+    assert!(body(&answer).starts_with(r#"{"status":"unready","#), "{answer}");
 }
 
 #[tokio::test]
@@ -121,10 +96,7 @@ async fn metrics_come_in_the_text_format() {
     let answer = ask(admin.address, "GET", "/metrics").await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"));
-    for line in [
-        "roost_build_info{version=\"1.2.3\"} 1\n",
-        "\nroost_process_open_fds ",
-    ] {
+    for line in ["roost_build_info{version=\"1.2.3\"} 1\n", "\nroost_process_open_fds "] {
         assert!(body(&answer).contains(line), "{line} in {answer}");
     }
 }
@@ -134,10 +106,7 @@ async fn other_requests_are_told_what_is_right() {
     let admin = start().await;
     let answer = ask(admin.address, "GET", "/health").await;
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
-    assert!(
-        body(&answer).contains("/livez, /readyz and /metrics"),
-        "{answer}"
-    );
+    assert!(body(&answer).contains("/livez, /readyz and /metrics"), "{answer}");
 
     let answer = ask(admin.address, "POST", "/metrics").await;
     assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
@@ -155,9 +124,7 @@ async fn other_requests_are_told_what_is_right() {
 async fn a_stop_ends_the_server_although_a_client_stays_connected() {
     let mut admin = start().await;
     let mut idle = TcpStream::connect(admin.address).await.unwrap();
-    idle.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-        .await
-        .unwrap();
+    idle.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut first = [0; 12];
     idle.read_exact(&mut first).await.unwrap();
     assert_eq!(&first, b"HTTP/1.1 200");
@@ -166,8 +133,5 @@ async fn a_stop_ends_the_server_although_a_client_stays_connected() {
     admin.tasks.join_next().await.unwrap().unwrap();
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).await.unwrap();
-    assert!(
-        TcpStream::connect(admin.address).await.is_err(),
-        "the listener is closed"
-    );
+    assert!(TcpStream::connect(admin.address).await.is_err(), "the listener is closed");
 }

@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use roost_telemetry::Telemetry;
-use roost_telemetry::metrics::DrainState;
 use roost_telemetry::metrics::catalog::{ALL, Kind};
 use roost_telemetry::metrics::labels::{
-    AdmissionDecision, CommandOutcome, ConnectOutcome, Direction, DisconnectReason, DropReason,
-    GapCause, GrpcCode, GrpcMethod, Initiator, MessageKind, Protocol, RedisCommand, RedisOutcome,
-    RedisRole, SessionState, SlowAction, TakeoverReason,
+    AdmissionDecision, CloseCode, CommandOutcome, ConnectOutcome, DeliveryPath, Direction,
+    DisconnectReason, DropReason, GapCause, GrpcCode, GrpcMethod, Initiator, Label as _,
+    MessageKind, Protocol, PubsubDrop, RedisCommand, RedisErrorKind, RedisOutcome, RedisRole,
+    ResumeOutcome, SessionState, SlowAction, TakeoverReason,
 };
+use roost_telemetry::metrics::{DrainState, WorkerIndex};
 
 /// Makes every metric happen once.
 fn everything_once(t: &Telemetry) {
@@ -19,22 +20,30 @@ fn everything_once(t: &Telemetry) {
     t.edge.refused(ConnectOutcome::Unauthenticated);
     t.edge.messages.inc((Direction::In, MessageKind::Publish));
     t.edge.messages_dropped.inc(DropReason::QueueFull);
-    t.edge.gaps.inc(GapCause::Resubscribed);
+    t.edge.gaps.inc(GapCause::Bus);
     t.edge.send_queue_bytes.increment(128);
     t.edge.slow_consumers.inc(SlowAction::Closed);
     t.edge.admission.inc(AdmissionDecision::Admitted);
+    t.edge.set_connections_limit(1_000);
+    t.edge.close_frames_sent.inc(CloseCode::from_number(1012));
+    t.edge.message_bytes.add(Direction::Out, 64);
+    t.edge.message_sized(Direction::In, 64);
+    t.edge.delivered(DeliveryPath::Command, Duration::from_millis(3));
+    t.edge.event_loop_lagged(WorkerIndex::new(1), Duration::from_millis(1));
+    t.edge.pong(&t.edge.ping_payload());
+    t.edge.command_redeliveries.increment(1);
     t.control.commands.inc(CommandOutcome::Succeeded);
     t.control.command_started().answered();
-    t.control
-        .rpc_started(GrpcMethod::SendCommand)
-        .finish(GrpcCode::Ok);
-    t.redis.observe(
-        RedisCommand::Claim,
-        RedisOutcome::Ok,
-        Duration::from_micros(300),
-    );
+    t.control.rpc_started(GrpcMethod::SendCommand).finish(GrpcCode::Ok);
+    t.redis.observe(RedisCommand::Claim, RedisOutcome::Ok, Duration::from_micros(300));
     t.redis.reconnects.inc(RedisRole::Primary);
     t.redis.set_up(RedisRole::Primary, true);
+    t.redis.errors.inc(RedisErrorKind::Timeout);
+    t.redis.failovers.increment(1);
+    t.redis.pubsub_dropped.inc(PubsubDrop::QueueFull);
+    t.redis.set_hub_time_error(Duration::from_millis(2));
+    t.node.session_resumes.inc(ResumeOutcome::Kept);
+    t.node.drain_forced(1);
     let mut session = t.node.session_claimed();
     session.set_state(SessionState::Suspended);
     t.node.session_takeovers.inc(TakeoverReason::OtherNode);
@@ -53,21 +62,10 @@ fn every_metric_of_the_catalogue_is_exposed_with_help_and_type() {
             Kind::Gauge => "gauge",
             Kind::Histogram(_) => "histogram",
         };
-        assert!(
-            text.contains(&format!("# TYPE {} {kind}\n", spec.name)),
-            "{}",
-            spec.name
-        );
-        assert!(
-            text.contains(&format!("# HELP {} ", spec.name)),
-            "{}",
-            spec.name
-        );
+        assert!(text.contains(&format!("# TYPE {} {kind}\n", spec.name)), "{}", spec.name);
+        assert!(text.contains(&format!("# HELP {} ", spec.name)), "{}", spec.name);
     }
-    assert_eq!(
-        telemetry.value("roost_build_info{version=\"1.2.3\"}"),
-        Some(1.0)
-    );
+    assert_eq!(telemetry.value("roost_build_info{version=\"1.2.3\"}"), Some(1.0));
     let bucket = "roost_redis_command_duration_seconds_bucket{command=\"claim\",outcome=\"ok\",le=\"0.0005\"}";
     assert_eq!(telemetry.value(bucket), Some(1.0));
     assert_eq!(telemetry.value("roost_drain_state"), Some(1.0));
@@ -76,9 +74,8 @@ fn every_metric_of_the_catalogue_is_exposed_with_help_and_type() {
 #[test]
 fn connections_equal_connects_minus_disconnects() {
     let t = Telemetry::new("0");
-    let connections: Vec<_> = (0..5)
-        .map(|_| t.edge.connected(Protocol::Json, Duration::ZERO))
-        .collect();
+    let connections: Vec<_> =
+        (0..5).map(|_| t.edge.connected(Protocol::Json, Duration::ZERO)).collect();
     let mut connections = connections.into_iter();
     let open = || t.value("roost_ws_connections{protocol=\"json\"}");
     assert_eq!(open(), Some(5.0));
@@ -89,38 +86,20 @@ fn connections_equal_connects_minus_disconnects() {
     drop(first);
     drop(connections.next());
     assert_eq!(open(), Some(3.0));
-    assert_eq!(
-        t.value("roost_ws_connects_total{outcome=\"accepted\"}"),
-        Some(5.0)
-    );
+    assert_eq!(t.value("roost_ws_connects_total{outcome=\"accepted\"}"), Some(5.0));
     let ended = |i: &str, r: &str| {
-        t.value(&format!(
-            "roost_ws_disconnects_total{{initiator=\"{i}\",reason=\"{r}\"}}"
-        ))
+        t.value(&format!("roost_ws_disconnects_total{{initiator=\"{i}\",reason=\"{r}\"}}"))
     };
-    assert_eq!(
-        ended("hub", "slow_consumer"),
-        Some(1.0),
-        "the first cause counts"
-    );
-    assert_eq!(
-        ended("network", "lost"),
-        Some(1.0),
-        "no cause is a lost connection"
-    );
-    assert_eq!(
-        t.value("roost_ws_handshake_duration_seconds_count"),
-        Some(5.0)
-    );
+    assert_eq!(ended("hub", "slow_consumer"), Some(1.0), "the first cause counts");
+    assert_eq!(ended("network", "lost"), Some(1.0), "no cause is a lost connection");
+    assert_eq!(t.value("roost_ws_handshake_duration_seconds_count"), Some(5.0));
 }
 
 #[test]
 fn series_do_not_grow_with_devices() {
     let series = |t: &Telemetry| {
         let text = t.render();
-        text.lines()
-            .filter(|line| !line.is_empty() && !line.starts_with('#'))
-            .count()
+        text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count()
     };
     let telemetry = Telemetry::new("0");
     everything_once(&telemetry);
@@ -151,20 +130,11 @@ fn sessions_move_between_states_and_leave() {
     let mut session = t.node.session_claimed();
     session.set_state(SessionState::Suspended);
     session.set_state(SessionState::Suspended);
-    assert_eq!(
-        (sessions("live"), sessions("suspended")),
-        (Some(0.0), Some(1.0))
-    );
+    assert_eq!((sessions("live"), sessions("suspended")), (Some(0.0), Some(1.0)));
     session.set_state(SessionState::Live);
-    assert_eq!(
-        (sessions("live"), sessions("suspended")),
-        (Some(1.0), Some(0.0))
-    );
+    assert_eq!((sessions("live"), sessions("suspended")), (Some(1.0), Some(0.0)));
     drop(session);
-    assert_eq!(
-        (sessions("live"), sessions("suspended")),
-        (Some(0.0), Some(0.0))
-    );
+    assert_eq!((sessions("live"), sessions("suspended")), (Some(0.0), Some(0.0)));
 }
 
 #[test]
@@ -177,4 +147,65 @@ fn two_hubs_count_apart_and_noop_counts_nothing() {
     let noop = Telemetry::noop();
     everything_once(&noop);
     assert_eq!(noop.value(series), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_shows_what_it_has_left_and_how_long_it_takes() {
+    let t = Telemetry::new("0");
+    let connect = || t.edge.connected(Protocol::Json, Duration::ZERO);
+    let (first, second) = (connect(), connect());
+    let now = || {
+        let show = |name: &str| t.value(&format!("roost_drain_{name}")).unwrap();
+        (show("state"), show("remaining_connections"), show("duration_seconds"))
+    };
+    assert_eq!(now(), (0.0, 0.0, 0.0));
+    t.node.set_drain_state(DrainState::Draining);
+    assert_eq!(now(), (1.0, 2.0, 0.0));
+    tokio::time::advance(Duration::from_secs(3)).await;
+    // Said again: the drain began before.
+    t.node.set_drain_state(DrainState::Draining);
+    drop(first);
+    assert_eq!(now(), (1.0, 1.0, 3.0));
+    drop(second);
+    t.node.set_drain_state(DrainState::Drained);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(now(), (2.0, 0.0, 3.0), "its end is its end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn durations_and_round_trips_are_measured() {
+    let t = Telemetry::new("0");
+    let connection = t.edge.connected(Protocol::Json, Duration::ZERO);
+    let ping = t.edge.ping_payload();
+    tokio::time::advance(Duration::from_millis(40)).await;
+    t.edge.pong(&ping);
+    t.edge.pong(b"no ping of ours");
+    t.edge.pong(&u64::MAX.to_be_bytes());
+    assert_eq!(t.value("roost_ws_ping_rtt_seconds_count"), Some(1.0));
+    assert_eq!(t.value("roost_ws_ping_rtt_seconds_sum"), Some(0.04));
+    tokio::time::advance(Duration::from_secs(59)).await;
+    drop(connection);
+    assert_eq!(t.value("roost_ws_connection_duration_seconds_bucket{le=\"60\"}"), Some(1.0));
+    assert_eq!(t.value("roost_ws_connection_duration_seconds_bucket{le=\"10\"}"), Some(0.0));
+}
+
+#[test]
+fn two_thousand_connections_add_no_series() {
+    let series = |t: &Telemetry| t.render().lines().filter(|line| !line.starts_with('#')).count();
+    let t = Telemetry::new("0");
+    everything_once(&t);
+    for code in CloseCode::ALL {
+        t.edge.close_frames_sent.inc(*code);
+    }
+    let before = series(&t);
+    let devices: Vec<_> = (0..2_000u16)
+        .map(|device| {
+            t.edge.message_sized(Direction::In, usize::from(device));
+            t.edge.event_loop_lagged(WorkerIndex::new(1), Duration::from_millis(device.into()));
+            t.edge.close_frames_sent.inc(CloseCode::from_number(4_096 + device));
+            (t.edge.connected(Protocol::Json, Duration::ZERO), t.node.session_claimed())
+        })
+        .collect();
+    assert_eq!(series(&t), before);
+    drop(devices);
 }

@@ -74,7 +74,8 @@ impl Metrics {
 
     /// Whether there is such a series, even one that stands at 0.
     pub fn has(&self, name: &str) -> bool {
-        let of = |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let of =
+            |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
         self.0.lines().any(of)
     }
 

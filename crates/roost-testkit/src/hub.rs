@@ -9,9 +9,9 @@ use roost::config::{Config, RedisUrl, RoleChoice};
 use roost::hub::{Hub, RunningHub};
 
 use crate::admin::Admin;
-use crate::target::Target;
 use crate::keys::Keys;
 use crate::redis::RedisServer;
+use crate::target::Target;
 
 /// A hub of one node or several.
 #[derive(Debug)]

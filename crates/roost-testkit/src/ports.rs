@@ -35,10 +35,7 @@ pub fn free_port() -> u16 {
             return port;
         }
     }
-    panic!(
-        "no free port on 127.0.0.1 between {} and {}",
-        RANGE.start, RANGE.end
-    );
+    panic!("no free port on 127.0.0.1 between {} and {}", RANGE.start, RANGE.end);
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, kill_process};
 pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
 use serde_json::Value;
 
 use crate::admin::Admin;
@@ -62,7 +62,7 @@ impl HubProcess {
     /// standard error.
     pub fn start(keys: &Keys, options: &NodeOptions<'_>) -> Self {
         let mut command = roost();
-        command.args(["serve", "--log-level", "info,roost_cluster=debug,roost_redis=debug"]);
+        command.args(["serve", "--log-level", "error"]);
         for flag in ["--edge-addr", "--grpc-addr", "--admin-addr"] {
             command.args([flag, "127.0.0.1:0"]);
         }
@@ -216,5 +216,7 @@ fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let built = test.ancestors().skip(1).map(|directory| directory.join("roost"));
     let mut built = built.take(3).filter(|program| program.is_file());
-    built.next().expect("`cargo build --workspace --all-targets --all-features` first, or set ROOST_BIN")
+    built
+        .next()
+        .expect("`cargo build --workspace --all-targets --all-features` first, or set ROOST_BIN")
 }

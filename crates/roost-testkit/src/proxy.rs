@@ -70,12 +70,7 @@ impl FaultProxy {
         let (open_sender, open) = watch::channel(0);
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, target, watched, open_sender));
-        Ok(Self {
-            address,
-            faults,
-            open,
-            _tasks: tasks,
-        })
+        Ok(Self { address, faults, open, _tasks: tasks })
     }
 
     /// The same for a server on a loopback port.
@@ -128,10 +123,7 @@ impl FaultProxy {
     /// Ends every fault but what was cut or swallowed.
     pub fn heal(&self) {
         self.faults.send_modify(|faults| {
-            *faults = Faults {
-                generation: faults.generation,
-                ..Faults::default()
-            };
+            *faults = Faults { generation: faults.generation, ..Faults::default() };
         });
     }
 
@@ -274,11 +266,8 @@ async fn pump(
             tokio::time::sleep(delay).await;
         }
         let gone = |_| io::Error::other("the proxy is gone");
-        let link = faults
-            .wait_for(|faults| !faults.link(way).stalled)
-            .await
-            .map_err(gone)?
-            .link(way);
+        let link =
+            faults.wait_for(|faults| !faults.link(way).stalled).await.map_err(gone)?.link(way);
         if length == 0 {
             return to.shutdown().await;
         }
@@ -295,9 +284,7 @@ mod tests {
     /// A server that sends back what it gets, and a proxy before it.
     async fn echo() -> (FaultProxy, JoinSet<()>) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let proxy = FaultProxy::start(listener.local_addr().unwrap())
-            .await
-            .unwrap();
+        let proxy = FaultProxy::start(listener.local_addr().unwrap()).await.unwrap();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
@@ -426,18 +413,13 @@ mod tests {
         let start = tokio::time::Instant::now();
         send(&mut stream, b"late").await;
         expect(&mut stream, b"late").await;
-        assert!(
-            start.elapsed() >= delay,
-            "it cannot come earlier, however slow the machine"
-        );
+        assert!(start.elapsed() >= delay, "it cannot come earlier, however slow the machine");
     }
 
     #[tokio::test]
     async fn a_target_that_is_down_is_a_reset() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let proxy = FaultProxy::start(listener.local_addr().unwrap())
-            .await
-            .unwrap();
+        let proxy = FaultProxy::start(listener.local_addr().unwrap()).await.unwrap();
         drop(listener);
         let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
         expect_reset(&mut stream).await;

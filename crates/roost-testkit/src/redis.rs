@@ -65,12 +65,7 @@ impl RedisServer {
     /// for tests that pause it.
     pub async fn start_with(options: RedisOptions) -> anyhow::Result<Self> {
         let directory = Directory::create()?;
-        let mut server = Self {
-            options,
-            port: free_port(),
-            directory,
-            child: None,
-        };
+        let mut server = Self { options, port: free_port(), directory, child: None };
         for _ in 1..START_ATTEMPTS {
             server.spawn()?;
             match server.wait_ready().await {
@@ -98,12 +93,7 @@ impl RedisServer {
 
     /// The same URL with another loopback port: that of a proxy in front of the server.
     pub fn url_via(&self, port: u16) -> String {
-        let login = self
-            .options
-            .password
-            .as_ref()
-            .map(|p| format!(":{p}@"))
-            .unwrap_or_default();
+        let login = self.options.password.as_ref().map(|p| format!(":{p}@")).unwrap_or_default();
         format!("redis://{login}127.0.0.1:{port}")
     }
 
@@ -114,10 +104,7 @@ impl RedisServer {
         kill_process(pid, Signal::STOP).context("cannot pause redis-server")?;
         // Blocks for microseconds, until the kernel reports the stop.
         let status = waitpid(Some(pid), WaitOptions::UNTRACED).context("cannot await the pause")?;
-        ensure!(
-            status.is_some_and(|(_, s)| s.stopped()),
-            "redis-server ended instead of pausing"
-        );
+        ensure!(status.is_some_and(|(_, s)| s.stopped()), "redis-server ended instead of pausing");
         Ok(())
     }
 
@@ -170,10 +157,7 @@ impl RedisServer {
         };
         let waited = tokio::time::timeout(START_TIMEOUT, ready).await;
         waited.unwrap_or_else(|_| {
-            bail!(
-                "redis-server did not answer in {START_TIMEOUT:?}; its log:\n{}",
-                self.log()
-            )
+            bail!("redis-server did not answer in {START_TIMEOUT:?}; its log:\n{}", self.log())
         })
     }
 
@@ -184,10 +168,7 @@ impl RedisServer {
         };
         let ours = format!("process_id:{}\r\n", child.id());
         matches!(self.call(&["PING"]).await.as_deref(), Ok("PONG"))
-            && self
-                .call(&["INFO", "server"])
-                .await
-                .is_ok_and(|info| info.contains(&ours))
+            && self.call(&["INFO", "server"]).await.is_ok_and(|info| info.contains(&ours))
     }
 
     fn spawn(&mut self) -> anyhow::Result<()> {
@@ -195,10 +176,7 @@ impl RedisServer {
         for (directive, value) in self.directives() {
             command.arg(format!("--{directive}")).arg(value);
         }
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => anyhow::anyhow!(
                 "redis-server is not on the PATH; install it: the package is `redis-server` on \
@@ -218,23 +196,15 @@ impl RedisServer {
             ("dir", directory),
             ("logfile", "redis.log".to_owned()),
             ("save", String::new()),
-            (
-                "appendonly",
-                if self.options.appendonly { "yes" } else { "no" }.to_owned(),
-            ),
+            ("appendonly", if self.options.appendonly { "yes" } else { "no" }.to_owned()),
             ("appendfsync", "always".to_owned()),
             ("maxmemory", self.options.maxmemory.unwrap_or(0).to_string()),
             ("maxmemory-policy", "noeviction".to_owned()),
         ];
-        let fixed = fixed
-            .into_iter()
-            .map(|(directive, value)| (directive.to_owned(), value));
+        let fixed = fixed.into_iter().map(|(directive, value)| (directive.to_owned(), value));
         let password = self.options.password.clone();
         let password = password.map(|password| ("requirepass".to_owned(), password));
-        fixed
-            .chain(password)
-            .chain(self.options.extra.clone())
-            .collect()
+        fixed.chain(password).chain(self.options.extra.clone()).collect()
     }
 
     fn log(&self) -> String {
@@ -242,10 +212,7 @@ impl RedisServer {
     }
 
     fn pid(&self) -> anyhow::Result<Pid> {
-        let child = self
-            .child
-            .as_ref()
-            .context("redis-server is not running; it was killed")?;
+        let child = self.child.as_ref().context("redis-server is not running; it was killed")?;
         Ok(Pid::from_child(child))
     }
 }
@@ -328,13 +295,7 @@ mod tests {
         let port = redis.port();
         redis.kill();
         assert!(redis.call(&["PING"]).await.is_err());
-        assert!(
-            redis
-                .pause()
-                .unwrap_err()
-                .to_string()
-                .contains("was killed")
-        );
+        assert!(redis.pause().unwrap_err().to_string().contains("was killed"));
         redis.restart().await.unwrap();
         assert_eq!(redis.port(), port);
         assert_eq!(redis.call(&["GET", "k"]).await.unwrap(), "(nil)");
@@ -344,9 +305,7 @@ mod tests {
     async fn a_paused_server_takes_connections_and_answers_when_resumed() {
         let mut redis = RedisServer::start().await.unwrap();
         redis.pause().unwrap();
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, redis.port()))
-            .await
-            .unwrap();
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, redis.port())).await.unwrap();
         stream.write_all(b"PING\r\n").await.unwrap();
         let mut reply = [0; 7];
         let early = tokio::time::timeout(Duration::from_millis(50), stream.read(&mut reply)).await;
@@ -365,10 +324,7 @@ mod tests {
             extra: vec![("hz".to_owned(), "50".to_owned())],
         };
         let mut redis = RedisServer::start_with(options).await.unwrap();
-        assert_eq!(
-            redis.url(),
-            format!("redis://:open-sesame@127.0.0.1:{}", redis.port())
-        );
+        assert_eq!(redis.url(), format!("redis://:open-sesame@127.0.0.1:{}", redis.port()));
         let memory = redis.call(&["INFO", "memory"]).await.unwrap();
         assert!(memory.contains("maxmemory:67108864\r\n"), "{memory}");
         redis.call(&["SET", "k", "kept"]).await.unwrap();
@@ -382,10 +338,7 @@ mod tests {
             extra: vec![("maxclients".to_owned(), "many".to_owned())],
             ..RedisOptions::default()
         };
-        let error = RedisServer::start_with(options)
-            .await
-            .unwrap_err()
-            .to_string();
+        let error = RedisServer::start_with(options).await.unwrap_err().to_string();
         assert!(error.contains("redis-server ended with"), "{error}");
     }
 
@@ -395,11 +348,7 @@ mod tests {
         let (port, directory) = (redis.port(), redis.directory.0.clone());
         redis.pause().unwrap();
         drop(redis);
-        assert!(
-            TcpStream::connect((Ipv4Addr::LOCALHOST, port))
-                .await
-                .is_err()
-        );
+        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_err());
         assert!(!directory.exists());
     }
 }

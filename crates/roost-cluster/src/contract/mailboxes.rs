@@ -142,6 +142,50 @@ pub async fn the_window_holds_back_and_opens<F: Future<Output = Fixture>>(
     assert_eq!(ids(&read(&fx, &key, session, next[0].seq).await), ["c4", "c5"]);
 }
 
+/// What one sweep after another finds, until it is a call to read this session's mailbox.
+async fn until_to_be_read(fx: &Fixture, key: &DeviceKey, session: SessionId) {
+    let call = SweepFinding::Undelivered { device: key.clone(), session, node: fx.a.clone() };
+    eventually("a sweep asks for a reading", || async {
+        fx.store_b.mailboxes.sweep().await.unwrap().contains(&call)
+    })
+    .await;
+}
+
+pub async fn a_window_that_opened_unheard_is_found<F: Future<Output = Fixture>>(
+    make: impl Fn(StoreSettings) -> F,
+) {
+    let brief = Duration::from_millis(100);
+    let bounds = StoreSettings { window: 1, undelivered_after: brief, ..settings() };
+    let fx = make(bounds).await.joined().await;
+    let key = device("d");
+    let session = fx.connect(&key).await;
+    let (first, _) = send(&fx, &key, "c1").await;
+    report(&fx, &key, session, "c1", &Report::Sent).await;
+    send(&fx, &key, "c2").await;
+    // The edge that reported this did not hear the answer: its next report is late, and says nothing.
+    report(&fx, &key, session, "c1", &succeeded()).await;
+    let again = report(&fx, &key, session, "c1", &succeeded()).await;
+    assert_eq!(again, Reported::Late { state: S::Succeeded });
+    until_to_be_read(&fx, &key, session).await;
+    assert_eq!(ids(&read(&fx, &key, session, first.seq).await), ["c2"]);
+}
+
+pub async fn the_end_of_a_commands_time_opens_the_window<F: Future<Output = Fixture>>(
+    make: impl Fn(StoreSettings) -> F,
+) {
+    let fx = make(StoreSettings { window: 1, ..settings() }).await.joined().await;
+    let key = device("d");
+    let session = fx.connect(&key).await;
+    let brief = spec(&fx.store_a, "brief", Duration::from_millis(200));
+    let (first, dispatch) = enqueue(&fx.store_a, &key, &brief).await;
+    assert!(dispatch.is_some());
+    report(&fx, &key, session, "brief", &Report::Sent).await;
+    assert_eq!(send(&fx, &key, "next").await.1, None);
+    until_to_be_read(&fx, &key, session).await;
+    assert_eq!(state(&fx, &key, "brief").await, S::Expired);
+    assert_eq!(ids(&read(&fx, &key, session, first.seq).await), ["next"]);
+}
+
 pub async fn one_id_is_one_command<F: Future<Output = Fixture>>(make: impl Fn(StoreSettings) -> F) {
     let fx = make(settings()).await.joined().await;
     let key = device("d");

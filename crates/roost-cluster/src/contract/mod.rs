@@ -60,7 +60,8 @@ macro_rules! contract_tests {
                 a_sweep_ends_what_is_over_and_finds_the_undelivered, seq_grows_through_an_emptied_mailbox,
                 a_reading_past_the_batch_goes_on, commands_are_listed_newest_first, payloads_pass_unchanged,
                 whoever_waits_is_named, fifty_at_once_with_one_id_are_one_command, tenants_do_not_see_each_other,
-                a_session_claimed_again_keeps_what_it_delivered;
+                a_session_claimed_again_keeps_what_it_delivered, a_window_that_opened_unheard_is_found,
+                the_end_of_a_commands_time_opens_the_window;
             bus: a_publication_reaches_each_interested_node_once, wildcards_and_exact_filters_overlap_without_repeats,
                 a_withdrawn_filter_brings_nothing, publications_keep_their_order, node_events_arrive_as_sent,
                 an_event_for_another_incarnation_is_dropped, messages_pass_unchanged;

@@ -157,6 +157,28 @@ impl Device {
         self.dispatched = stored.command.seq;
     }
 
+    /// Whether commands wait that may be dispatched now. Should nobody hear of it, the sweep finds the
+    /// first of them.
+    fn has_next(&mut self, due: &mut Due, now: UnixMillis, settings: &StoreSettings) -> bool {
+        let open = self.with_session() < u64::from(settings.window);
+        let Some((_, id)) = self.order.range(self.dispatched + 1..).next().filter(|_| open) else {
+            return false;
+        };
+        let stored = self.commands.get_mut(id).expect("an ordered command is stored");
+        let at = now.plus(settings.undelivered_after).min(stored.command.spec.expires);
+        due.set(stored, at);
+        true
+    }
+
+    /// The device's session is to read the mailbox.
+    fn to_be_read(&self, key: &DeviceKey) -> Option<SweepFinding> {
+        self.session.as_ref().map(|claim| SweepFinding::Undelivered {
+            device: key.clone(),
+            session: claim.session,
+            node: claim.node.clone(),
+        })
+    }
+
     /// Ends a command: out of the order, to be forgotten after the retention.
     fn end(
         &mut self,
@@ -305,7 +327,7 @@ impl Mailroom<'_> {
             self.due.set(stored, expires);
             (stored.view(device.dispatched.max(stored.command.seq), now), stored.waiting.clone())
         };
-        let more = device.waits() && device.with_session() < u64::from(settings.window);
+        let more = device.has_next(self.due, now, settings);
         Ok(Reported::Applied { command, waiting, more })
     }
 
@@ -383,34 +405,38 @@ impl Mailroom<'_> {
         findings
     }
 
-    fn look_at(&mut self, key: &DeviceKey, id: &CommandId) -> Option<SweepFinding> {
+    fn look_at(&mut self, key: &DeviceKey, id: &CommandId) -> Vec<SweepFinding> {
         let (now, settings) = (self.now, self.settings);
-        let device = self.devices.get_mut(key)?;
-        let stored = device.commands.get_mut(id)?;
+        let Some(device) = self.devices.get_mut(key) else {
+            return Vec::new();
+        };
+        let Some(stored) = device.commands.get_mut(id) else {
+            return Vec::new();
+        };
+        let (seq, expires) = (stored.command.seq, stored.command.spec.expires);
         if stored.command.state.is_terminal() {
             device.commands.remove(id);
-            return None;
+            return Vec::new();
         }
         if stored.is_over(now) {
             let (command, waiting) = device.end(id, CommandState::Expired, self.due, now, settings);
-            return Some(SweepFinding::Expired { command, waiting });
+            let mut found = vec![SweepFinding::Expired { command, waiting }];
+            if seq <= device.dispatched && device.has_next(self.due, now, settings) {
+                found.extend(device.to_be_read(key));
+            }
+            return found;
         }
-        let expires = stored.command.spec.expires;
-        let current = device.session.as_ref().filter(|claim| {
-            stored.command.state == CommandState::Dispatched
-                && stored.command.session == Some(claim.session)
-        });
-        let finding = current.map(|claim| SweepFinding::Undelivered {
-            device: key.clone(),
-            session: claim.session,
-            node: claim.node.clone(),
-        });
+        let lost = stored.command.state == CommandState::Dispatched
+            && device.session.as_ref().is_some_and(|s| stored.command.session == Some(s.session));
+        let left = seq > device.dispatched && device.with_session() < u64::from(settings.window);
+        let finding = device.to_be_read(key).filter(|_| lost || left);
         let next = match &finding {
             Some(_) => expires.min(now.plus(settings.undelivered_after)),
             None => expires,
         };
+        let stored = device.commands.get_mut(id).expect("it was just found");
         self.due.set(stored, next);
-        finding
+        finding.into_iter().collect()
     }
 }
 

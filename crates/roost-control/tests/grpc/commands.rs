@@ -9,7 +9,7 @@ use roost_proto::control::v1::{
     CancelCommandRequest, CancelOutcome, Command, CommandState, CommandTransition, Durability,
     GetCommandRequest, ListCommandsRequest, Payload, SendCommandRequest, SendCommandResponse,
 };
-use roost_types::CommandId;
+use roost_types::{CommandId, CommandSpec, Text};
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
@@ -190,6 +190,24 @@ async fn a_repetition_finds_the_same_command_and_waits_for_it_too() {
 
     let again = send(&hub, request).await;
     assert!(again.already_existed && !again.wait_timed_out);
+}
+
+#[tokio::test]
+async fn a_repetition_rings_for_a_command_whose_first_push_never_came() {
+    let hub = Hub::start().await;
+    let (device, session) = hub.edge.connect("default", "d1").await;
+    // Accepted and dispatched by a control node that died before its push.
+    let spec = CommandSpec {
+        id: CommandId::new("c1").unwrap(),
+        name: "silent".into(),
+        payload: Some(roost_types::Payload::json(Text::from(" {\"a\": 1.00}"))),
+        headers: vec![],
+        expires: hub.edge.store.clock.now().plus(Duration::from_secs(60)),
+    };
+    hub.edge.store.mailboxes.enqueue(&device, &spec, None).await.unwrap();
+    let again = send(&hub, command("c1", "silent")).await;
+    assert!(again.already_existed);
+    assert_eq!(hub.edge.event().await, NodeEvent::Drain { device, session });
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 
 use roost_cluster::{Initiator, LastClose};
-use roost_telemetry::metrics::labels::{DisconnectReason, Initiator as Cause};
+use roost_telemetry::metrics::labels::{CloseCode, DisconnectReason, Initiator as Cause};
 use roost_types::{ErrorCode, HubError};
 use roost_wire::device::ToDevice;
 use roost_wire::ws::{encode_close, encode_ping};
@@ -79,11 +79,21 @@ impl Conn {
         self.say_close(Ending { code, reason, by });
     }
 
+    /// Ends a connection whose frames can be read no longer: no close frame of the peer would be
+    /// understood, so it is not left waiting for the hub to close first.
+    pub(super) fn close_unreadable(self: &Rc<Self>, error: HubError) {
+        self.close(error);
+        if self.stage.get() == Stage::Closing && self.has_room() {
+            self.transport.finish();
+        }
+    }
+
     fn say_close(self: &Rc<Self>, ending: Ending) {
         if self.stage.get() == Stage::Over {
             return self.settle(ending);
         }
         let frame = encode_close(ending.code, &ending.reason);
+        self.worker.edge.metrics().close_frames_sent.inc(CloseCode::from_number(ending.code));
         self.settle(ending);
         self.send_last(&frame);
         if self.stage.get() == Stage::Over {
@@ -109,7 +119,9 @@ impl Conn {
             let cause = DisconnectReason::from_close_code(shown);
             self.counted.borrow_mut().closing(Cause::Device, cause);
             self.settle(Ending { code: shown, reason: reason.into(), by: Initiator::Device });
-            self.send_last(&encode_close(code.unwrap_or(1000), ""));
+            let answer = code.unwrap_or(1000);
+            self.worker.edge.metrics().close_frames_sent.inc(CloseCode::from_number(answer));
+            self.send_last(&encode_close(answer, ""));
         }
         self.break_off();
     }
@@ -160,7 +172,8 @@ impl Conn {
                 self.close(HubError::new(ErrorCode::IdleTimeout, text));
             }
             (Due::Ping, _) => {
-                self.send(&encode_ping(b""), super::Class::Control);
+                let ping = encode_ping(&self.worker.edge.metrics().ping_payload());
+                self.send(&ping, super::Class::Control);
             }
         }
         self.arm();

@@ -30,8 +30,12 @@ use crate::lifecycle::Phase;
 use crate::outbox::Outbox;
 use crate::session::Session;
 use crate::transport::Transport;
-use crate::wheel::ticks;
+use crate::wheel::{Ticks, ticks};
 use crate::worker::{Place, Worker};
+
+/// The most bytes of a message from a device that has not proven who it is. Growth beyond is for
+/// devices with a session.
+const UNPROVEN_MESSAGE: usize = 16 << 10;
 
 /// One device connection.
 pub(crate) struct Conn {
@@ -132,7 +136,10 @@ impl Conn {
         let now = worker.now.get();
         let (max_message, stage, hello_by) = match upgraded.speech {
             Speech::Json => {
-                (config.limits.frame_bytes, Stage::Greeting, now + ticks(config.timeouts.hello))
+                let proven = matches!(upgraded.arrival.identity, Ok(Some(_)));
+                let most = if proven { usize::MAX } else { UNPROVEN_MESSAGE };
+                let most = most.min(config.limits.frame_bytes);
+                (most, Stage::Greeting, now + ticks(config.timeouts.hello))
             }
             Speech::Echo => (config.limits.echo_frame_bytes, Stage::Live, timers::NEVER),
         };
@@ -180,6 +187,8 @@ impl Conn {
             return;
         }
         self.stage.set(Stage::Live);
+        let frame_bytes = self.worker.edge.config.limits.frame_bytes;
+        self.decoder.borrow_mut().set_max_message(frame_bytes);
         self.timers.phase_by.set(timers::NEVER);
         self.timers.set_keepalive(ticks(keepalive));
         if let Some(expires) = expires {
@@ -189,6 +198,11 @@ impl Conn {
             self.timers.expires_by.set(by);
         }
         self.arm();
+    }
+
+    /// Does not count the time that the worker did not run for.
+    pub(crate) fn forgive(&self, stall: Ticks) {
+        self.timers.forgive(stall);
     }
 
     /// Sets the wheel for the nearest deadline, if it is set for a later one.

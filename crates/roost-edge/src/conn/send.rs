@@ -16,6 +16,9 @@ use crate::outbox::{Missed, Outbox, Written};
 use crate::session;
 use crate::wheel::ticks;
 
+/// How much may wait for a device that has no session: it is owed answers to pings and no more.
+const GREETING_QUEUE: usize = 4 << 10;
+
 /// What becomes of a frame that finds the outbox full.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Class<'a> {
@@ -23,6 +26,9 @@ pub(crate) enum Class<'a> {
     Control,
     /// Best effort: it is dropped, counted, and told as a gap of this topic when there is room.
     Publication(&'a Topic),
+    /// It waits in the mailbox, not here, since it must not be handed over after its time: it is
+    /// queued only where the socket took its beginning.
+    Command,
 }
 
 /// Where a frame went.
@@ -34,6 +40,8 @@ pub(crate) enum Sent {
     Queued,
     /// Nowhere.
     Dropped,
+    /// Nowhere, since the socket is full: the mailbox is read again when it is not.
+    Postponed,
 }
 
 impl Conn {
@@ -44,8 +52,16 @@ impl Conn {
         }
         let kind = adapter::kind_of(message);
         let frame = adapter::encode(self.speech, message);
-        self.worker.edge.metrics().messages.inc((Direction::Out, kind));
-        self.send(&frame, Class::Control)
+        let class = match message {
+            ToDevice::Command { .. } => Class::Command,
+            _ => Class::Control,
+        };
+        let sent = self.send(&frame, class);
+        if matches!(sent, Sent::Written | Sent::Queued) {
+            self.worker.edge.metrics().messages.inc((Direction::Out, kind));
+            self.worker.edge.metrics().message_sized(Direction::Out, frame.len());
+        }
+        sent
     }
 
     /// Answers a request with an error; the connection stays.
@@ -61,37 +77,54 @@ impl Conn {
         if self.outbox.borrow().is_some() {
             return self.queue(frame, class);
         }
-        self.write(frame)
+        self.write(frame, class)
     }
 
     /// Writes what fits and starts an outbox for the rest.
-    fn write(self: &Rc<Self>, frame: &Bytes) -> Sent {
+    fn write(self: &Rc<Self>, frame: &Bytes, class: Class<'_>) -> Sent {
         let taken = match self.transport.try_write(frame) {
-            Ok(taken) if taken == frame.len() => return Sent::Written,
-            Ok(taken) => taken,
+            Ok(taken) => {
+                self.count_written(taken);
+                if taken == frame.len() {
+                    return Sent::Written;
+                }
+                taken
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => {
                 self.break_off();
                 return Sent::Dropped;
             }
         };
-        let outbox = Outbox::beginning_with(frame.clone(), taken);
+        let postponed = taken == 0 && matches!(class, Class::Command);
+        let outbox = if postponed {
+            Outbox::waiting_to_read_mail()
+        } else {
+            Outbox::beginning_with(frame.clone(), taken)
+        };
         self.count_queued(outbox.bytes());
         *self.outbox.borrow_mut() = Some(Box::new(outbox));
         let stall = ticks(self.worker.edge.config.timeouts.stall);
         self.timers.stalled_by.set(self.worker.now.get() + stall);
         self.arm();
         tokio::task::spawn_local(flush(Rc::clone(self)));
-        Sent::Queued
+        if postponed { Sent::Postponed } else { Sent::Queued }
     }
 
     fn queue(self: &Rc<Self>, frame: &Bytes, class: Class<'_>) -> Sent {
-        let limit = self.worker.edge.config.send_queue_bytes;
+        let limit = match self.stage.get() {
+            Stage::Greeting => GREETING_QUEUE,
+            _ => self.worker.edge.config.send_queue_bytes,
+        };
         let metrics = self.worker.edge.metrics();
         {
             let mut slot = self.outbox.borrow_mut();
             let outbox = slot.as_mut().expect("the caller saw an outbox");
-            if outbox.bytes() + frame.len() <= limit {
+            if let Class::Command = class {
+                outbox.mail_waits = true;
+                return Sent::Postponed;
+            }
+            if outbox.has_room_for(frame.len(), limit) {
                 outbox.push(frame.clone());
                 self.count_queued(frame.len());
                 return Sent::Queued;
@@ -127,7 +160,7 @@ impl Conn {
             return;
         }
         drop(slot);
-        self.write(frame);
+        self.write(frame, Class::Control);
     }
 
     /// Whether the socket takes everything: commands are delivered only then.
@@ -170,6 +203,7 @@ impl Conn {
         let before = outbox.bytes();
         let written = outbox.write(&self.transport);
         self.count_dequeued(before - outbox.bytes());
+        self.count_written(before - outbox.bytes());
         written
     }
 
@@ -211,10 +245,15 @@ impl Conn {
         }
     }
 
-    /// The socket failed: the reading task will see its end.
+    /// The socket failed: the reading task will see its end, also where it waits for the outbox.
     pub(super) fn break_off(&self) {
         self.stage.set(Stage::Over);
+        self.drop_outbox();
         self.transport.shutdown();
+    }
+
+    fn count_written(&self, bytes: usize) {
+        self.worker.edge.metrics().message_bytes.add(Direction::Out, bytes as u64);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a queue has far fewer than 2^52 bytes")]

@@ -17,7 +17,7 @@ use super::{Class, Conn, Speech, Stage};
 use crate::adapter;
 use crate::session;
 
-/// How many messages are handled before other connections of the worker get a turn.
+/// How many messages are decoded and handled before other connections of the worker get a turn.
 const TURN: usize = 64;
 
 /// Something that came, independent of the read buffer.
@@ -42,8 +42,9 @@ type Inputs = Vec<Input>;
 /// What a try at reading gave.
 enum Read {
     Nothing,
-    /// Some messages, and whether the buffer was full, so that more is likely there.
-    Some(Inputs, bool),
+    /// Some messages, the bytes after them that were not decoded yet, and whether the buffer was
+    /// full, so that more is likely there.
+    Some(Inputs, Box<[u8]>, bool),
     End,
 }
 
@@ -80,11 +81,11 @@ fn turn(conn: &Rc<Conn>) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
             conn.peer_vanishes();
             None
         }
-        Read::Some(inputs, false) if inputs.is_empty() => None,
-        Read::Some(inputs, more) => {
+        Read::Some(inputs, _, false) if inputs.is_empty() => None,
+        Read::Some(inputs, rest, more) => {
             let conn = Rc::clone(conn);
             Some(Box::pin(async move {
-                handle(&conn, inputs).await;
+                handle(&conn, inputs, rest).await;
                 if more {
                     tokio::task::yield_now().await;
                 }
@@ -95,7 +96,7 @@ fn turn(conn: &Rc<Conn>) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
 
 /// Tells a refused device so, implies a `hello`, and parses what came with the handshake.
 async fn begin(conn: &Rc<Conn>) {
-    let mut early = conn
+    let early = conn
         .arrival
         .borrow_mut()
         .as_mut()
@@ -108,30 +109,35 @@ async fn begin(conn: &Rc<Conn>) {
     if auto && conn.is_open() {
         session::handle(conn, FromDevice::default_hello()).await;
     }
-    let inputs = decode(conn, &mut early);
-    handle(conn, inputs).await;
+    handle(conn, Inputs::new(), early).await;
 }
 
-/// Reads once and decodes all of it. The shared buffer is borrowed only in here.
+/// Reads once and decodes the first messages of it. The shared buffer is borrowed only in here.
 fn read(conn: &Conn) -> Read {
     let mut buffer = conn.worker.read_buffer.borrow_mut();
     match conn.transport.try_read(&mut buffer) {
         Ok(0) => Read::End,
         Ok(count) => {
             conn.timers.hear(conn.worker.now.get());
+            conn.worker.edge.metrics().message_bytes.add(Direction::In, count as u64);
             let more = count == buffer.len();
-            Read::Some(decode(conn, &mut buffer[..count]), more)
+            let (inputs, used) = decode(conn, &mut buffer[..count]);
+            Read::Some(inputs, buffer[used..count].into(), more)
         }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Nothing,
         Err(_) => Read::End,
     }
 }
 
-fn decode(conn: &Conn, bytes: &mut [u8]) -> Inputs {
+/// Decodes a turn's worth of messages, and says how many bytes those were: a flood of small ones is
+/// kept as bytes until it is their turn, not as what they become. What follows a hello waits for what
+/// comes of it.
+fn decode(conn: &Conn, bytes: &mut [u8]) -> (Inputs, usize) {
+    let most = if conn.stage() == Stage::Greeting { 1 } else { TURN };
     let mut decoder = conn.decoder.borrow_mut();
     let mut inputs = Inputs::new();
     let mut at = 0;
-    while at < bytes.len() {
+    while at < bytes.len() && inputs.len() < most {
         match decoder.decode(&mut bytes[at..]) {
             Ok(found) => {
                 at += found.consumed;
@@ -141,17 +147,21 @@ fn decode(conn: &Conn, bytes: &mut [u8]) -> Inputs {
             }
             Err(error) => {
                 inputs.push(Input::Broken(error));
-                break;
+                at = bytes.len();
             }
         }
     }
-    inputs
+    (inputs, at)
 }
 
 fn take(conn: &Conn, event: Event<'_>, inputs: &mut Inputs) {
     match (conn.speech, event) {
         (_, Event::Ping(payload)) => inputs.push(Input::Ping(encode_pong(&payload))),
-        (_, Event::Pong(_)) => {}
+        (_, Event::Pong(payload)) => {
+            if conn.timers.take_pong() {
+                conn.worker.edge.metrics().pong(&payload);
+            }
+        }
         (_, Event::Close { code, reason }) => {
             inputs.push(Input::Close(code, reason.into_owned()));
         }
@@ -164,6 +174,7 @@ fn take(conn: &Conn, event: Event<'_>, inputs: &mut Inputs) {
         // A device that is being closed says nothing more that counts.
         (Speech::Json, _) if !conn.is_open() => {}
         (Speech::Json, Event::Text(text)) => {
+            conn.worker.edge.metrics().message_sized(Direction::In, text.len());
             let limits = conn.worker.edge.payload_limits();
             let messages = adapter::decode(conn.speech, &text, &limits);
             inputs.extend(messages.into_iter().map(Input::Message));
@@ -174,14 +185,22 @@ fn take(conn: &Conn, event: Event<'_>, inputs: &mut Inputs) {
     }
 }
 
-async fn handle(conn: &Rc<Conn>, inputs: Inputs) {
-    for (index, input) in inputs.into_iter().enumerate() {
-        if index % TURN == TURN - 1 {
-            tokio::task::yield_now().await;
+/// Handles `inputs`, then what is in `rest`, in order.
+async fn handle(conn: &Rc<Conn>, mut inputs: Inputs, mut rest: Box<[u8]>) {
+    let mut at = 0;
+    loop {
+        for input in std::mem::take(&mut inputs) {
+            if handle_one(conn, input).await.is_break() {
+                return;
+            }
         }
-        if handle_one(conn, input).await.is_break() {
+        if at == rest.len() {
             return;
         }
+        tokio::task::yield_now().await;
+        let used;
+        (inputs, used) = decode(conn, &mut rest[at..]);
+        at += used;
     }
 }
 
@@ -209,7 +228,7 @@ async fn handle_one(conn: &Rc<Conn>, input: Input) -> ControlFlow<()> {
             let text = "a binary frame came; roost.v1.json has text frames only";
             conn.close(HubError::new(ErrorCode::UnsupportedData, text));
         }
-        Input::Broken(error) => conn.close(broken(error)),
+        Input::Broken(error) => conn.close_unreadable(broken(error)),
     }
     ControlFlow::Continue(())
 }

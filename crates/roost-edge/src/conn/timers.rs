@@ -17,6 +17,8 @@ pub(super) struct Timers {
     keepalive: Cell<Ticks>,
     /// Whether a ping was sent in this silence.
     pinged: Cell<bool>,
+    /// Whether a ping has had no pong yet; bytes of other kinds do not answer it.
+    awaits_pong: Cell<bool>,
     /// When the present phase (waiting for `hello`, for the peer's close frame) is over.
     pub(super) phase_by: Cell<Ticks>,
     /// When the send queue must have been empty once.
@@ -53,6 +55,7 @@ impl Timers {
             heard: Cell::new(now),
             keepalive: Cell::new(keepalive),
             pinged: Cell::new(false),
+            awaits_pong: Cell::new(false),
             phase_by: Cell::new(phase_by),
             stalled_by: Cell::new(NEVER),
             expires_by: Cell::new(NEVER),
@@ -64,6 +67,21 @@ impl Timers {
     pub(super) fn hear(&self, now: Ticks) {
         self.heard.set(now);
         self.pinged.set(false);
+    }
+
+    /// The worker did not run for `stall`: what the peer sent then is not read yet, so none of that
+    /// time counts against it. A credential's end stays where it is.
+    pub(super) fn forgive(&self, stall: Ticks) {
+        self.heard.set(self.heard.get().saturating_add(stall));
+        // `NEVER` stays what it is.
+        for by in [&self.phase_by, &self.stalled_by] {
+            by.set(by.get().saturating_add(stall));
+        }
+    }
+
+    /// A pong came: whether it is the first after a ping.
+    pub(super) fn take_pong(&self) -> bool {
+        self.awaits_pong.take()
     }
 
     pub(super) fn set_keepalive(&self, keepalive: Ticks) {
@@ -89,10 +107,13 @@ impl Timers {
             Due::Stalled
         } else if now >= self.expires_by.get() {
             Due::Expired
-        } else if now >= self.silent_at() {
+        } else if now >= self.silent_at() && self.pinged.get() {
             Due::Silent
         } else if now >= self.ping_at() && !self.pinged.get() {
             self.pinged.set(true);
+            // One that comes late leaves no less time for its answer.
+            self.heard.set(now - self.keepalive.get());
+            self.awaits_pong.set(true);
             Due::Ping
         } else {
             Due::Nothing
@@ -119,6 +140,25 @@ mod tests {
         assert_eq!(timers.due(68), Due::Silent);
         timers.hear(70);
         assert_eq!((timers.next(), timers.due(70)), (110, Due::Nothing));
+    }
+
+    #[test]
+    fn nobody_is_silent_who_was_not_pinged() {
+        let timers = Timers::new(0, 40, NEVER);
+        assert_eq!(timers.due(500), Due::Ping, "the worker was late");
+        assert_eq!((timers.next(), timers.due(517)), (518, Due::Nothing));
+        assert_eq!(timers.due(518), Due::Silent);
+    }
+
+    #[test]
+    fn a_stall_of_the_worker_counts_against_nobody() {
+        let timers = Timers::new(0, 40, 20);
+        timers.expires_by.set(200);
+        timers.forgive(240);
+        assert_eq!((timers.phase_by.get(), timers.stalled_by.get()), (260, NEVER));
+        assert_eq!(timers.due(240), Due::Expired);
+        timers.expires_by.set(NEVER);
+        assert_eq!((timers.due(240), timers.due(260)), (Due::Nothing, Due::Phase));
     }
 
     #[test]

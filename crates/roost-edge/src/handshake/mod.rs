@@ -22,6 +22,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use roost_cluster::StoreHealth;
 use roost_telemetry::metrics::labels::{AdmissionDecision, ConnectOutcome};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -54,7 +55,8 @@ pub(crate) fn begin(worker: &Rc<Worker>, socket: TcpStream, peer: SocketAddr) {
     if worker.handshakes.get() >= edge.config.pre_auth.per_worker {
         edge.metrics().admission.inc(AdmissionDecision::Capacity);
         edge.metrics().refused(ConnectOutcome::Capacity);
-        if let Err(error) = socket.try_write(NO_ROOM) {
+        // Not `try_write`: the runtime has not learnt yet that the socket can be written.
+        if let Err(error) = SockRef::from(&socket).send(NO_ROOM) {
             tracing::trace!(%error, "a socket without room was gone already");
         }
         return;

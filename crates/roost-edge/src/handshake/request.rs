@@ -4,8 +4,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
-    AUTHORIZATION, CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, ORIGIN, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, Method, Request, Version};
 use roost_auth::{Credential, Identity};
@@ -63,6 +63,11 @@ fn check_upgrade<B>(request: &Request<B>) -> Result<(), Refusal> {
     }
     if headers.get_all(HOST).iter().count() != 1 {
         return Err(Refusal::bad_upgrade("the request needs exactly one Host header"));
+    }
+    let empty = headers.get_all(CONTENT_LENGTH).iter().all(|length| length == "0");
+    if !empty || headers.contains_key(TRANSFER_ENCODING) {
+        // What follows the head would be taken for frames here and for a body by a proxy.
+        return Err(Refusal::bad_upgrade("an upgrade request has no body"));
     }
     if !has_token(headers, CONNECTION, "upgrade") || !has_token(headers, UPGRADE, "websocket") {
         return Err(Refusal::no_upgrade());

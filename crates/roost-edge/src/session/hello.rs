@@ -61,6 +61,10 @@ async fn begin(conn: &Rc<Conn>, hello: &Hello) -> Result<(), HubError> {
     if conn.stage() != Stage::Greeting {
         return Ok(());
     }
+    if !edge.lease.is_valid() {
+        // It lapsed meanwhile: this session was not among those confirmed, and may be lost.
+        return Err(out_of_reach());
+    }
     welcome(conn, session, hello, &identity);
     if claimed.pending > 0 {
         mail::want(session);

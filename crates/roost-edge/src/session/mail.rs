@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use roost_telemetry::metrics::labels::DeliveryPath;
 use roost_types::{Command, CommandId, ErrorCode, HubError};
 use roost_wire::device::ToDevice;
 
@@ -47,7 +48,12 @@ pub(crate) fn push(conn: &Rc<Conn>, command: &Command, prev: u64) {
     }
     let in_order = prev <= session.cursor.get() && session.mail.get() == Reading::No;
     if !in_order || deliver(conn, session, command).is_err() {
-        read(conn);
+        return read(conn);
+    }
+    let now = conn.worker.edge.store.clock.now();
+    if now < command.spec.expires {
+        let latency = now.since(command.created);
+        conn.worker.edge.metrics().delivered(DeliveryPath::Command, latency);
     }
 }
 
@@ -60,7 +66,8 @@ pub(super) fn want(session: &Session) {
 
 /// Reads the mailbox if something asked for it before the welcome.
 pub(super) fn read_if_wanted(conn: &Rc<Conn>) {
-    if conn.session.get().is_some_and(|session| session.mail.get() == Reading::Wanted) {
+    if let Some(session) = conn.session.get().filter(|s| s.mail.get() == Reading::Wanted) {
+        session.mail.set(Reading::No);
         read(conn);
     }
 }
@@ -73,6 +80,8 @@ pub(crate) fn read(conn: &Rc<Conn>) {
     };
     match (conn.stage(), session.mail.get()) {
         (Stage::Greeting, _) => want(session),
+        // Once in the worker's list, however often it is asked for.
+        (Stage::Live, _) if !conn.worker.edge.lease.is_valid() => read_later(conn),
         (Stage::Live, Reading::No | Reading::Wanted) => {
             session.mail.set(Reading::Yes);
             tokio::task::spawn_local(read_on(Rc::clone(conn)));
@@ -105,7 +114,10 @@ async fn read_on(conn: Rc<Conn>) {
     let stopped = loop {
         session.mail.set(Reading::Yes);
         match read_batch(&conn, session).await {
-            Ok(more) if more || session.mail.get() == Reading::Again => {}
+            // A store in memory answers at once: others get a turn.
+            Ok(more) if more || session.mail.get() == Reading::Again => {
+                tokio::task::yield_now().await;
+            }
             Ok(_) => break None,
             Err(stop) => break Some(stop),
         }
@@ -137,15 +149,15 @@ async fn read_batch(conn: &Rc<Conn>, session: &Session) -> Result<bool, Stop> {
             };
         }
     };
-    for command in &batch.commands {
-        if command.seq > session.cursor.get() {
-            deliver(conn, session, command)?;
-        }
-    }
+    let mut commands = batch.commands.iter();
+    let delivered = commands.try_for_each(|command| {
+        if command.seq > session.cursor.get() { deliver(conn, session, command) } else { Ok(()) }
+    });
+    // Whoever waits for these hears of it, whatever became of the others.
     for (command, waiting) in batch.expired {
         reports::tell(conn, command, &waiting).await;
     }
-    Ok(batch.more)
+    delivered.map(|()| batch.more)
 }
 
 fn ready(conn: &Conn) -> Result<(), Stop> {
@@ -179,6 +191,7 @@ fn deliver(conn: &Rc<Conn>, session: &Session, command: &Command) -> Result<(), 
     });
     match sent {
         Sent::Dropped => return Err(Stop::Over),
+        Sent::Postponed => return Err(Stop::NoRoom),
         Sent::Written => report_sent(conn, session, command.spec.id.clone()),
         Sent::Queued => {
             // It counts as sent when the socket has all of it.
@@ -188,6 +201,9 @@ fn deliver(conn: &Rc<Conn>, session: &Session, command: &Command) -> Result<(), 
         }
     }
     session.cursor.set(command.seq);
+    if command.attempt > 1 {
+        conn.worker.edge.metrics().command_redeliveries.increment(1);
+    }
     Ok(())
 }
 

@@ -13,12 +13,15 @@ use tokio::sync::Notify;
 use crate::conn::Conn;
 use crate::edge::Edge;
 
-/// Between two reminders to the old owner.
+/// From the first reminder of the old owner to the second, then twice as long each time: after a
+/// node's death each of its devices has a task here.
 const REMIND: Duration = Duration::from_millis(200);
-/// After how many reminders it is asked whether the old owner still lives.
-const ASK_EVERY: u32 = 10;
-/// At most so many reminders: 20 s, beyond any lease. A node that has not answered by then is dead.
-const REMINDERS: u32 = 100;
+/// At most so long between two.
+const REMIND_MAX: Duration = Duration::from_secs(4);
+/// From which reminder on it is asked whether the old owner still lives.
+const ASK_FROM: u32 = 4;
+/// At most so many reminders: 22 s, beyond any lease. A node that has not answered by then is dead.
+const REMINDERS: u32 = 9;
 
 /// Sessions of other nodes that were told to go and have not said that they did.
 pub(crate) type Takeovers = DashMap<SessionId, Arc<Notify>, foldhash::fast::RandomState>;
@@ -43,14 +46,16 @@ pub(super) fn begin(conn: &Rc<Conn>, device: &DeviceKey, old: SessionId, owner: 
 async fn remind(edge: Arc<Edge>, owner: NodeRef, old: SessionId, event: NodeEvent) {
     let gone = Arc::new(Notify::new());
     edge.takeovers.insert(old, Arc::clone(&gone));
+    let mut patience = REMIND;
     for reminder in 1..=REMINDERS {
         if let Err(error) = edge.store.bus.send(&owner, &event).await {
             tracing::debug!(%owner, %error, "could not tell a node of a takeover");
         }
-        let answered = tokio::time::timeout(REMIND, gone.notified()).await.is_ok();
-        if answered || (reminder % ASK_EVERY == 0 && !lives(&edge, &owner).await) {
+        let answered = tokio::time::timeout(patience, gone.notified()).await.is_ok();
+        if answered || (reminder >= ASK_FROM && !lives(&edge, &owner).await) {
             break;
         }
+        patience = (patience * 2).min(REMIND_MAX);
     }
     edge.takeovers.remove(&old);
 }

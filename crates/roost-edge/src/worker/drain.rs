@@ -14,6 +14,8 @@ use crate::conn::Conn;
 
 /// Between two batches of closes.
 const STEP: Duration = Duration::from_millis(50);
+/// So many are closed before other work gets a turn.
+const CONNECTIONS: usize = 64;
 /// How much longer than the close handshake the last releases may take.
 const RELEASE: Duration = Duration::from_secs(2);
 
@@ -24,15 +26,20 @@ pub(super) async fn run(worker: Rc<Worker>, within: Duration, done: oneshot::Sen
     shuffle(&worker, &mut conns);
     let steps = usize::try_from(within.as_millis() / STEP.as_millis()).unwrap_or(1).max(1);
     let batch = conns.len().div_ceil(steps).max(1);
-    for some in conns.chunks(batch) {
-        for conn in some {
-            send_away(&worker, conn, within);
+    while !conns.is_empty() {
+        // Let go as they are closed: a connection that is held here would count as open.
+        let some = conns.split_off(conns.len().saturating_sub(batch));
+        for few in some.chunks(CONNECTIONS) {
+            for conn in few {
+                send_away(&worker, conn, within);
+            }
+            tokio::task::yield_now().await;
         }
-        if conns.len() > batch {
+        drop(some);
+        if !conns.is_empty() {
             tokio::time::sleep(STEP).await;
         }
     }
-    drop(conns);
     // Those whose handshake was under way.
     for conn in worker.all() {
         send_away(&worker, &conn, within);
@@ -42,6 +49,7 @@ pub(super) async fn run(worker: Rc<Worker>, within: Duration, done: oneshot::Sen
     if !empty_within(&worker, patience).await {
         for conn in worker.all() {
             forced += 1;
+            worker.edge.telemetry.node.drain_forced(1);
             conn.kill();
         }
         if !empty_within(&worker, RELEASE).await {

@@ -2,27 +2,41 @@
 //! time so that a command is not stuck behind a broadcast.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
-use roost_telemetry::metrics::labels::{Direction, DropReason, MessageKind};
+use roost_telemetry::metrics::labels::{DeliveryPath, Direction, DropReason, MessageKind};
 use tokio::sync::mpsc;
 
+use super::inbox::Lost;
 use super::{Place, Publication, Worker};
 use crate::conn::{Class, Sent};
 
-/// So many sockets are written before other work gets a turn.
+/// So many sockets are written before other work gets a turn, for one publication or for several.
 const SLICE: usize = 64;
 
 /// Hands out what comes until the node is gone.
-pub(super) async fn run(worker: Rc<Worker>, mut publications: mpsc::Receiver<Publication>) {
+pub(super) async fn run(
+    worker: Rc<Worker>,
+    mut publications: mpsc::Receiver<Publication>,
+    lost: Arc<Lost>,
+) {
     let mut found = Vec::new();
+    let mut written = 0;
     while let Some(publication) = publications.recv().await {
+        lost.taken_out(&publication);
         let Publication { tenant, topic, .. } = &publication;
         worker.subscribers.borrow().find(tenant, topic, &mut found);
         for slice in found.chunks(SLICE) {
             hand_out(&worker, &publication, slice);
-            if found.len() > SLICE {
+            written += slice.len();
+            if written >= SLICE {
+                written = 0;
                 tokio::task::yield_now().await;
             }
+        }
+        if !found.is_empty() {
+            let latency = worker.edge.store.clock.now().since(publication.time);
+            worker.edge.metrics().delivered(DeliveryPath::Publication, latency);
         }
     }
 }
@@ -37,8 +51,8 @@ fn hand_out(worker: &Worker, publication: &Publication, places: &[Place]) {
         match conn.send(&publication.frame, Class::Publication(&publication.topic)) {
             Sent::Written | Sent::Queued => sent += 1,
             // It has a full queue, and that is counted there.
-            Sent::Dropped if conn.is_open() => {}
-            Sent::Dropped => gone += 1,
+            Sent::Dropped | Sent::Postponed if conn.is_open() => {}
+            Sent::Dropped | Sent::Postponed => gone += 1,
         }
     }
     let metrics = worker.edge.metrics();

@@ -3,19 +3,21 @@
 //! are made good by reading every mailbox.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use roost_cluster::{Revalidated, SessionClaim};
 use roost_telemetry::metrics::labels::GapCause;
-use roost_types::{Command, CommandId, NodeId, SessionId, TenantId, Topic};
+use roost_types::{Command, CommandId, NodeId, SessionId, TenantId, Topic, UnixMillis};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Place;
 
 /// Publications that wait for a worker: a second of 4,000/s, each one frame for all subscribers.
 const PUBLICATIONS: usize = 4_096;
+/// And about so many bytes of them, since 4,096 of the largest would be 360 MB.
+const PUBLICATION_BYTES: usize = 32 << 20;
 /// Node events that wait for a worker: several seconds of the highest rate of commands aimed at.
 const JOBS: usize = 16_384;
 
@@ -25,6 +27,8 @@ pub(crate) struct Publication {
     pub(crate) tenant: TenantId,
     pub(crate) topic: Topic,
     pub(crate) frame: Bytes,
+    /// When the hub took it.
+    pub(crate) time: UnixMillis,
 }
 
 /// Something for a worker to do.
@@ -70,11 +74,13 @@ pub(crate) struct Received {
     pub(crate) lost: Arc<Lost>,
 }
 
-/// What found a queue full.
+/// What found a queue full, and how full that of publications is.
 #[derive(Debug, Default)]
 pub(crate) struct Lost {
     publications: AtomicBool,
     jobs: AtomicBool,
+    /// Bytes of the publications that wait.
+    waiting: AtomicUsize,
 }
 
 /// An inbox and its receiving end.
@@ -92,20 +98,28 @@ pub(crate) fn inbox() -> (Inbox, Received) {
 impl Inbox {
     /// Hands a publication over; `false` where it was lost.
     pub(crate) fn publish(&self, publication: Publication) -> bool {
-        let taken = self.publications.try_send(publication).is_ok();
+        let bytes = publication.frame.len();
+        let waiting = self.lost.waiting.fetch_add(bytes, Ordering::AcqRel);
+        let taken = waiting <= PUBLICATION_BYTES && self.publications.try_send(publication).is_ok();
         if !taken {
+            self.lost.waiting.fetch_sub(bytes, Ordering::AcqRel);
             self.lost.publications.store(true, Ordering::Release);
         }
         taken
     }
 
-    /// Hands a job over; one that finds no room is made good by reading every mailbox. `false` then.
+    /// Hands a job over; one that finds no room is made good by reading every mailbox, or by telling
+    /// of a gap where it was to do that. `false` then.
     pub(crate) fn post(&self, job: Job) -> bool {
-        let taken = self.jobs.try_send(job).is_ok();
-        if !taken {
-            self.lost.jobs.store(true, Ordering::Release);
-        }
-        taken
+        let Err(error) = self.jobs.try_send(job) else {
+            return true;
+        };
+        let flag = match error.into_inner() {
+            Job::Gap(_) => &self.lost.publications,
+            _ => &self.lost.jobs,
+        };
+        flag.store(true, Ordering::Release);
+        false
     }
 
     /// Hands a job over, waiting for room; `false` where the worker has ended.
@@ -122,6 +136,11 @@ impl Lost {
         self.publications.swap(false, Ordering::AcqRel)
     }
 
+    /// A publication left the queue.
+    pub(crate) fn taken_out(&self, publication: &Publication) {
+        self.waiting.fetch_sub(publication.frame.len(), Ordering::AcqRel);
+    }
+
     /// Whether jobs were lost since it was asked last.
     pub(crate) fn take_jobs(&self) -> bool {
         self.jobs.swap(false, Ordering::AcqRel)
@@ -132,14 +151,31 @@ impl Lost {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_finds_no_room_is_flagged_once() {
-        let (inbox, received) = inbox();
-        let publication = Publication {
+    fn publication() -> Publication {
+        Publication {
             tenant: TenantId::default(),
             topic: Topic::new("t").unwrap(),
             frame: Bytes::new(),
-        };
+            time: UnixMillis(0),
+        }
+    }
+
+    #[test]
+    fn large_publications_are_bounded_by_their_bytes() {
+        let (inbox, mut received) = inbox();
+        let publication = Publication { frame: vec![0; 1 << 20].into(), ..publication() };
+        while inbox.publish(publication.clone()) {}
+        assert_eq!(received.lost.waiting.load(Ordering::Acquire), 33 << 20);
+        assert!(received.lost.take_publications());
+        let taken = received.publications.try_recv().unwrap();
+        received.lost.taken_out(&taken);
+        assert!(inbox.publish(publication));
+    }
+
+    #[test]
+    fn what_finds_no_room_is_flagged_once() {
+        let (inbox, received) = inbox();
+        let publication = publication();
         for _ in 0..PUBLICATIONS {
             assert!(inbox.publish(publication.clone()));
         }
@@ -152,5 +188,7 @@ mod tests {
         }
         assert!(!inbox.post(Job::ReadAllMail));
         assert!(received.lost.take_jobs() && !received.lost.take_jobs());
+        assert!(!inbox.post(Job::Gap(GapCause::Bus)), "a gap that cannot be told now");
+        assert!(received.lost.take_publications() && !received.lost.take_jobs());
     }
 }

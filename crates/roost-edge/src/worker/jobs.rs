@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use roost_cluster::{NodeEvent, Revalidated, SessionClaim};
-use roost_telemetry::metrics::labels::GapCause;
+use roost_telemetry::metrics::labels::{GapCause, ResumeOutcome};
 use roost_types::{NodeId, SessionId};
 use tokio::sync::mpsc;
 
@@ -92,6 +92,11 @@ fn claims(worker: &Worker) -> Vec<(Place, SessionClaim)> {
 
 fn confirmed(worker: &Rc<Worker>, sessions: &[(Place, Revalidated)]) {
     for (place, outcome) in sessions {
+        worker.edge.telemetry.node.session_resumes.inc(match outcome {
+            Revalidated::Lost => ResumeOutcome::Lost,
+            Revalidated::Kept => ResumeOutcome::Kept,
+            Revalidated::Reclaimed => ResumeOutcome::Reclaimed,
+        });
         match outcome {
             Revalidated::Lost => with(worker, *place, mail::replaced),
             // Whatever was pushed meanwhile is read when the lease is valid again.

@@ -101,6 +101,11 @@ impl Worker {
         })
     }
 
+    /// Moves the clock on; gives how many ticks it left out.
+    pub(crate) fn set_now(&self, now: Ticks) -> Ticks {
+        now.saturating_sub(self.now.replace(now)).saturating_sub(1)
+    }
+
     /// Gives a new connection its place.
     pub(crate) fn admit(&self, make: impl FnOnce(Place) -> Rc<Conn>) -> Rc<Conn> {
         let generation = self.generation.get().wrapping_add(1);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use roost_cluster::StoreHealth;
+use roost_telemetry::metrics::WorkerIndex;
 use roost_telemetry::metrics::labels::{GapCause, SessionState};
 use tokio::net::TcpListener;
 use tokio::task::{JoinSet, LocalSet, spawn_local};
@@ -17,10 +18,14 @@ use super::{Received, Worker, fanout, jobs, reports};
 use crate::edge::Edge;
 use crate::listen;
 use crate::session::{end, mail};
-use crate::wheel::TICK;
+use crate::wheel::{TICK, Ticks};
 
 /// So many mailboxes are read a tick after an interruption: 2,000 a second and worker.
 const MAIL_PER_TICK: usize = 500;
+/// So many connections' deadlines are met before other work gets a turn.
+const DEADLINES: usize = 256;
+/// From this many ticks without one on, the time is not counted against devices. 1 s.
+const STALL: Ticks = 4;
 /// So many releases are tried a tick once the store is back.
 const RELEASES_PER_TICK: usize = 250;
 
@@ -59,7 +64,8 @@ async fn main(
     // None of these ends before the local set does, when `stop` comes.
     let mut tasks = JoinSet::new();
     tasks.spawn_local(jobs::run(Rc::clone(&worker), received.jobs));
-    tasks.spawn_local(fanout::run(Rc::clone(&worker), received.publications));
+    let lost = Arc::clone(&received.lost);
+    tasks.spawn_local(fanout::run(Rc::clone(&worker), received.publications, lost));
     tasks.spawn_local(reports::run(Rc::clone(&worker)));
     tasks.spawn_local(keep_time(Rc::clone(&worker), Arc::clone(&received.lost)));
     let listening = spawn_local(listen::run(Rc::clone(&worker), listener));
@@ -86,13 +92,27 @@ async fn keep_time(worker: Rc<Worker>, lost: Arc<super::inbox::Lost>) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut was_valid = true;
     loop {
-        tick.tick().await;
+        let due = tick.tick().await;
+        worker.edge.metrics().event_loop_lagged(WorkerIndex::new(worker.index), due.elapsed());
         let now = started.elapsed().as_millis() / TICK.as_millis();
-        worker.now.set(u32::try_from(now).unwrap_or(u32::MAX - 1));
+        let stall = worker.set_now(u32::try_from(now).unwrap_or(u32::MAX - 1));
+        if stall >= STALL {
+            tracing::warn!(
+                worker = worker.index,
+                ticks = stall,
+                "a worker did not run for a while"
+            );
+            worker.all().iter().for_each(|conn| conn.forgive(stall));
+        }
         let due = worker.wheel.borrow_mut().advance(worker.now.get());
-        for (at, place) in due {
-            if let Some(conn) = worker.find(place) {
-                conn.on_time(at);
+        for some in due.chunks(DEADLINES) {
+            for (at, place) in some {
+                if let Some(conn) = worker.find(*place) {
+                    conn.on_time(*at);
+                }
+            }
+            if due.len() > DEADLINES {
+                tokio::task::yield_now().await;
             }
         }
         if lost.take_publications() {

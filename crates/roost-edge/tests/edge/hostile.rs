@@ -135,3 +135,47 @@ async fn the_devices_close_is_answered_and_recorded() {
     assert_eq!((close.code, &*close.reason), (3001, "battery low"));
     assert_eq!(close.initiator, roost_cluster::Initiator::Device);
 }
+
+#[tokio::test]
+async fn who_breaks_the_frame_rules_is_not_left_waiting_for_the_end() {
+    let mut config = EdgeConfig::default();
+    config.timeouts.close = Duration::from_secs(3600);
+    let edge = TestEdge::alone(config).await;
+    let mut device = edge.device("d").await;
+    device.raw(&encode_message(Opcode::Text, b"{}")).await;
+    device.expect_end("PROTOCOL_ERROR", 1002).await;
+    assert_eq!(device.seen().await, Seen::End);
+    drop(device);
+    edge.until_metric("roost_ws_connections{protocol=\"json\"}", 0.0).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_breaks_off_under_a_full_queue_leaves_nothing_behind() {
+    let edge = TestEdge::alone(EdgeConfig { enable_echo: true, ..EdgeConfig::default() }).await;
+    let mut device = Device::open(edge.address(), "/v1/echo").await;
+    device.raw(&masked(Opcode::Binary, &vec![7; 12 << 20])).await;
+    let queued = async {
+        while edge.telemetry.value("roost_send_queue_bytes").unwrap_or(0.0) < 1.0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    crate::support::soon(queued).await;
+    drop(device);
+    edge.until_metric("roost_ws_connections{protocol=\"echo\"}", 0.0).await;
+    edge.until_metric("roost_send_queue_bytes", 0.0).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_small_messages_is_answered_in_order() {
+    let edge = TestEdge::alone(EdgeConfig::default()).await;
+    let mut device = edge.device("d").await;
+    let ids = 0..3_000;
+    let mut flood = Vec::new();
+    for id in ids.clone() {
+        flood.extend(masked(Opcode::Text, format!(r#"{{"type":"ping","id":{id}}}"#).as_bytes()));
+    }
+    device.raw(&flood).await;
+    for id in ids {
+        assert_eq!(device.expect("pong").await["id"], id);
+    }
+}

@@ -14,12 +14,15 @@ fn config() -> EdgeConfig {
 
 const DROPPED: &str = "roost_messages_dropped_total{reason=\"queue_full\"}";
 
-/// Publishes until the device called `slow`, which does not read, loses something.
+const CLOSED: &str = "roost_ws_disconnects_total{initiator=\"hub\",reason=\"slow_consumer\"}";
+
+/// Publishes until the device called `slow`, which does not read, loses something or is closed.
 async fn flood(edge: &TestEdge) {
     let mut publisher = edge.device("publisher").await;
     let text = "x".repeat(60_000);
     let mut n = 0;
-    while edge.telemetry.value(DROPPED).unwrap_or(0.0) < 3.0 {
+    let counted = |series| edge.telemetry.value(series).unwrap_or(0.0);
+    while counted(DROPPED) < 3.0 && counted(CLOSED) < 1.0 {
         publisher.send(json!({"type": "publish", "id": n, "topic": "t", "text": text})).await;
         publisher.expect("ack").await;
         n += 1;
@@ -65,11 +68,7 @@ async fn a_device_that_never_reads_is_closed_and_its_neighbours_go_on() {
     slow.subscribe("t").await;
     let mut neighbour = edge.device("neighbour").await;
     flood(&edge).await;
-    edge.until_metric(
-        "roost_ws_disconnects_total{initiator=\"hub\",reason=\"slow_consumer\"}",
-        1.0,
-    )
-    .await;
+    edge.until_metric(CLOSED, 1.0).await;
     edge.until_metric("roost_send_queue_bytes", 0.0).await;
     neighbour.expect_alive().await;
     // What had reached the device's own buffers is all that it ever gets.

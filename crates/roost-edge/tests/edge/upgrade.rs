@@ -38,6 +38,8 @@ async fn a_request_that_is_no_good_upgrade_is_told_what_would_be() {
         ("sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", 400, "", "PROTOCOL_ERROR"),
         ("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ=", 400, "", "PROTOCOL_ERROR"),
         ("dGhlIHNhbXBsZSBub25jZQ==", "not base64 at all!!", 400, "", "PROTOCOL_ERROR"),
+        ("host: hub\r\n", "host: hub\r\ncontent-length: 5\r\n", 400, "", "PROTOCOL_ERROR"),
+        ("host: hub\r\n", "host: hub\r\ntransfer-encoding: chunked\r\n", 400, "", "PROTOCOL_ERROR"),
         ("/v1/connect", "/v2/connect", 404, "", "NOT_FOUND"),
         ("/v1/connect", "/v1/echo", 404, "", "NOT_FOUND"),
     ] {
@@ -52,7 +54,7 @@ async fn a_request_that_is_no_good_upgrade_is_told_what_would_be() {
     let (found, ..) = refused(&edge, "garbage\r\n\r\n").await;
     assert_eq!(found, 400);
     let bad = "roost_ws_connects_total{outcome=\"bad_request\"}";
-    edge.until_metric(bad, 12.0).await;
+    edge.until_metric(bad, 14.0).await;
     assert_eq!(edge.telemetry.value("roost_ws_connects_total{outcome=\"not_found\"}"), Some(2.0));
     assert_eq!(edge.handle.edge().connections(), 0);
 }
@@ -270,4 +272,50 @@ async fn echo_gives_back_what_came_however_it_came() {
     too_big.write((16 << 20) + 1, &mut head);
     device.raw(&head).await;
     device.expect_close(1009).await;
+}
+
+#[tokio::test]
+async fn a_worker_with_too_many_handshakes_says_so_without_reading() {
+    let mut config = EdgeConfig::default();
+    config.pre_auth.per_worker = 0;
+    let edge = TestEdge::alone(config).await;
+    let mut socket = TcpStream::connect(edge.address()).await.unwrap();
+    let mut answer = Vec::new();
+    soon(socket.read_to_end(&mut answer)).await.unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: "), "{answer}");
+    edge.until_metric("roost_ws_connects_total{outcome=\"capacity\"}", 1.0).await;
+}
+
+#[tokio::test]
+async fn who_has_not_proven_who_it_is_may_send_little_until_it_has() {
+    let (_, edge) = Tokens::edge().await;
+    let hello = format!(r#"{{"type":"hello","x":"{}"}}"#, "y".repeat(20_000));
+    let mut nobody = Device::open(edge.address(), "/v1/connect").await;
+    nobody.text(&hello).await;
+    nobody.expect_end("MESSAGE_TOO_BIG", 1009).await;
+}
+
+#[tokio::test]
+async fn what_follows_a_hello_at_once_has_the_limits_of_a_session() {
+    let (tokens, edge) = Tokens::edge().await;
+    let mut device = Device::open(edge.address(), "/v1/connect").await;
+    let text = "z".repeat(40_000);
+    let token = tokens.mint(&edge, "d", Duration::from_secs(60));
+    let messages = [
+        json!({"type": "hello", "token": token, "subscriptions": [{"topic": "t"}]}),
+        json!({"type": "publish", "topic": "t", "text": text}),
+        json!({"type": "ping", "id": 7}),
+    ];
+    let frames = messages.iter().map(|message| {
+        let text = message.to_string();
+        roost_wire::ws::encode_masked(roost_wire::ws::Opcode::Text, text.as_bytes(), [3; 4])
+    });
+    let all: Vec<u8> = frames.flatten().collect();
+    device.raw(&all).await;
+    device.expect("welcome").await;
+    let (first, second) = (device.json().await, device.json().await);
+    let mut kinds = [first["type"].as_str().unwrap(), second["type"].as_str().unwrap()];
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["message", "pong"]);
 }

@@ -76,11 +76,7 @@ impl SendCommand {
                 headers: headers?,
                 expires: expires?,
             };
-            Some(Self {
-                device: device?,
-                spec,
-                wait: wait?,
-            })
+            Some(Self { device: device?, spec, wait: wait? })
         };
         let whole = whole();
         checks.finish(whole)

@@ -23,17 +23,13 @@ pub fn command_id(text: &str) -> Result<CommandId, Violation> {
 /// The field `session_id` where it narrows a request; empty is none.
 pub fn session_id_filter(text: &str) -> Result<Option<SessionId>, Violation> {
     let given = (!text.is_empty()).then(|| text.parse());
-    given
-        .transpose()
-        .map_err(|error| id_violation("session_id", &error))
+    given.transpose().map_err(|error| id_violation("session_id", &error))
 }
 
 /// The field `node_id` where it narrows a request; empty is none.
 pub fn node_id_filter(text: &str) -> Result<Option<NodeId>, Violation> {
     let given = (!text.is_empty()).then(|| NodeId::new(text));
-    given
-        .transpose()
-        .map_err(|error| id_violation("node_id", &error))
+    given.transpose().map_err(|error| id_violation("node_id", &error))
 }
 
 /// The field `presence` where it narrows a request; unspecified is none.

@@ -16,19 +16,13 @@ pub const MAX_HEADER_VALUE_BYTES: usize = 1024;
 
 /// Headers as a map. Of headers with the same name the last one stays.
 pub fn headers_out(headers: &Headers) -> BTreeMap<String, String> {
-    headers
-        .iter()
-        .map(|(name, value)| (name.to_string(), value.to_string()))
-        .collect()
+    headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
 }
 
 /// Headers from outside, sorted by name.
 pub fn headers(given: &BTreeMap<String, String>, field: &str) -> Result<Headers, Violation> {
     if given.len() > MAX_HEADERS {
-        let what = format!(
-            "has {} entries; at most {MAX_HEADERS} are allowed",
-            given.len()
-        );
+        let what = format!("has {} entries; at most {MAX_HEADERS} are allowed", given.len());
         return Err(Violation::invalid(field, what));
     }
     let mut headers = Headers::with_capacity(given.len());
@@ -41,10 +35,7 @@ pub fn headers(given: &BTreeMap<String, String>, field: &str) -> Result<Headers,
 
 fn check(name: &str, value: &str, field: &str) -> Result<(), Violation> {
     let what = if !(1..=MAX_HEADER_NAME_BYTES).contains(&name.len()) {
-        format!(
-            "has a name of {} bytes; a name has 1 to {MAX_HEADER_NAME_BYTES}",
-            name.len()
-        )
+        format!("has a name of {} bytes; a name has 1 to {MAX_HEADER_NAME_BYTES}", name.len())
     } else if value.len() > MAX_HEADER_VALUE_BYTES {
         let bytes = value.len();
         format!(

@@ -78,10 +78,7 @@ pub fn topic_filters(request: &v1::SubscribeRequest) -> Result<Vec<TopicFilter>,
     let given = &request.subscriptions;
     let range = 1..=MAX_SUBSCRIPTIONS;
     if !range.contains(&given.len()) {
-        let what = format!(
-            "has {} entries; it needs 1 to {MAX_SUBSCRIPTIONS}",
-            given.len()
-        );
+        let what = format!("has {} entries; it needs 1 to {MAX_SUBSCRIPTIONS}", given.len());
         return Err(Violation::invalid("subscriptions", what).into());
     }
     let mut checks = Checks::default();
@@ -126,12 +123,7 @@ mod tests {
     }
 
     fn publish(request: v1::PublishRequest) -> Result<Message, Violations> {
-        publication(
-            request,
-            Origin::Service("billing".into()),
-            UnixMillis(1500),
-            64,
-        )
+        publication(request, Origin::Service("billing".into()), UnixMillis(1500), 64)
     }
 
     #[test]
@@ -146,10 +138,7 @@ mod tests {
         assert_eq!(out.qos(), v1::Qos::AtMostOnce);
         assert_eq!(out.from, "service:billing");
         assert_eq!(out.position, "");
-        let time = prost_types::Timestamp {
-            seconds: 1,
-            nanos: 500_000_000,
-        };
+        let time = prost_types::Timestamp { seconds: 1, nanos: 500_000_000 };
         assert_eq!(out.time, Some(time));
     }
 
@@ -188,9 +177,8 @@ mod tests {
     }
 
     fn subscribe(filters: &[&str]) -> Result<Vec<TopicFilter>, Violations> {
-        let subscription = |filter: &&str| v1::TopicSubscription {
-            topic_filter: (*filter).to_owned(),
-        };
+        let subscription =
+            |filter: &&str| v1::TopicSubscription { topic_filter: (*filter).to_owned() };
         let subscriptions = filters.iter().map(subscription).collect();
         topic_filters(&v1::SubscribeRequest { subscriptions })
     }
@@ -201,10 +189,7 @@ mod tests {
         assert_eq!(filters[0].as_str(), "a/+/c");
         let violations = subscribe(&["a", "a//b", "b", "#/a"]).unwrap_err();
         let fields: Vec<_> = violations.iter().map(|v| v.field.as_str()).collect();
-        let expected = [
-            "subscriptions[1].topic_filter",
-            "subscriptions[3].topic_filter",
-        ];
+        let expected = ["subscriptions[1].topic_filter", "subscriptions[3].topic_filter"];
         assert_eq!(fields, expected);
     }
 

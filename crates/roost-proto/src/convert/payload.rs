@@ -83,11 +83,7 @@ fn check_size(body: &Body, max_bytes: usize, field: &str) -> Result<(), Violatio
 
 fn check_content_type(content_type: &str, field: &str) -> Result<(), Violation> {
     let fits = content_type.len() <= MAX_CONTENT_TYPE_BYTES;
-    if fits
-        && content_type
-            .bytes()
-            .all(|b| b == b' ' || b.is_ascii_graphic())
-    {
+    if fits && content_type.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
         return Ok(());
     }
     let what = format!(
@@ -152,17 +148,7 @@ mod tests {
         let kept = read(Body::Json(odd.into()), "").unwrap().unwrap();
         assert_eq!(kept.as_str(), Some(odd));
         assert_eq!(v1::Payload::from(&kept).body, Some(Body::Json(odd.into())));
-        for bad in [
-            "",
-            " ",
-            "{",
-            "{} {}",
-            "nul",
-            "'a'",
-            "[1,]",
-            "\u{feff}1",
-            "NaN",
-        ] {
+        for bad in ["", " ", "{", "{} {}", "nul", "'a'", "[1,]", "\u{feff}1", "NaN"] {
             let violation = read(Body::Json(bad.into()), "").unwrap_err();
             assert_eq!(violation.field, "payload.json", "{bad:?}");
         }
@@ -210,9 +196,7 @@ mod tests {
 
     #[test]
     fn content_types_are_defaulted_and_checked() {
-        let own = read(Body::Text("<a/>".into()), "application/xml")
-            .unwrap()
-            .unwrap();
+        let own = read(Body::Text("<a/>".into()), "application/xml").unwrap().unwrap();
         assert_eq!(own.content_type(), "application/xml");
         assert_eq!(v1::Payload::from(&own).content_type, "application/xml");
         let usual = read(Body::Text(String::new()), "").unwrap().unwrap();

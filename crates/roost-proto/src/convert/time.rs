@@ -17,14 +17,10 @@ const MOST_NANOS: i32 = 999_999_999;
 pub fn timestamp_out(time: UnixMillis) -> prost_types::Timestamp {
     let since_epoch = Duration::from_millis(time.0);
     match i64::try_from(since_epoch.as_secs()) {
-        Ok(seconds) if seconds <= LAST_SECOND => prost_types::Timestamp {
-            seconds,
-            nanos: since_epoch.subsec_nanos().cast_signed(),
-        },
-        _ => prost_types::Timestamp {
-            seconds: LAST_SECOND,
-            nanos: 999_000_000,
-        },
+        Ok(seconds) if seconds <= LAST_SECOND => {
+            prost_types::Timestamp { seconds, nanos: since_epoch.subsec_nanos().cast_signed() }
+        }
+        _ => prost_types::Timestamp { seconds: LAST_SECOND, nanos: 999_000_000 },
     }
 }
 
@@ -36,9 +32,7 @@ pub fn timestamp(time: &prost_types::Timestamp, field: &str) -> Result<UnixMilli
         let what = format!("has {nanos} nanos; a timestamp has 0 to {MOST_NANOS}");
         return Err(Violation::invalid(field, what));
     }
-    let whole = u64::try_from(seconds)
-        .ok()
-        .filter(|_| seconds <= LAST_SECOND);
+    let whole = u64::try_from(seconds).ok().filter(|_| seconds <= LAST_SECOND);
     let (Some(whole), Ok(nanos)) = (whole, u64::try_from(nanos)) else {
         let what = format!(
             "is {seconds} s after 1970-01-01T00:00:00Z; it must lie between then and the end of 9999"
@@ -51,14 +45,10 @@ pub fn timestamp(time: &prost_types::Timestamp, field: &str) -> Result<UnixMilli
 /// A span; what is longer than a `Duration` of protobuf may be becomes the longest.
 pub fn duration_out(span: Duration) -> prost_types::Duration {
     match i64::try_from(span.as_secs()) {
-        Ok(seconds) if seconds < MOST_SECONDS => prost_types::Duration {
-            seconds,
-            nanos: span.subsec_nanos().cast_signed(),
-        },
-        _ => prost_types::Duration {
-            seconds: MOST_SECONDS,
-            nanos: 0,
-        },
+        Ok(seconds) if seconds < MOST_SECONDS => {
+            prost_types::Duration { seconds, nanos: span.subsec_nanos().cast_signed() }
+        }
+        _ => prost_types::Duration { seconds: MOST_SECONDS, nanos: 0 },
     }
 }
 
@@ -120,10 +110,7 @@ mod tests {
         }
         assert_eq!(time(0, 0), Ok(UnixMillis(0)));
         assert_eq!(time(1, 999_999), Ok(UnixMillis(1000)));
-        assert_eq!(
-            time(LAST_SECOND, MOST_NANOS),
-            Ok(UnixMillis(253_402_300_799_999))
-        );
+        assert_eq!(time(LAST_SECOND, MOST_NANOS), Ok(UnixMillis(253_402_300_799_999)));
     }
 
     #[test]
@@ -147,10 +134,7 @@ mod tests {
             (i64::MIN, 0),
         ] {
             let violation = span(seconds, nanos).unwrap_err();
-            assert!(
-                violation.description.contains("at most 3600 s"),
-                "{violation}"
-            );
+            assert!(violation.description.contains("at most 3600 s"), "{violation}");
         }
         assert_eq!(span(0, 1_000_000), Ok(Duration::from_millis(1)));
         assert_eq!(span(3600, 0), Ok(HOUR));

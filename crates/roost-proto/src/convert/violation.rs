@@ -31,11 +31,7 @@ pub(super) struct Checks(Vec<Violation>);
 impl Violation {
     /// A violation of any rule.
     pub fn new(code: ErrorCode, field: impl Into<String>, description: impl Into<String>) -> Self {
-        Self {
-            code,
-            field: field.into(),
-            description: description.into(),
-        }
+        Self { code, field: field.into(), description: description.into() }
     }
 
     /// A field that is needed is absent.
@@ -78,10 +74,7 @@ impl Violations {
 
 impl From<Violation> for Violations {
     fn from(first: Violation) -> Self {
-        Self {
-            first,
-            rest: Vec::new(),
-        }
+        Self { first, rest: Vec::new() }
     }
 }
 
@@ -119,10 +112,7 @@ impl Checks {
     pub(super) fn finish<T>(self, whole: Option<T>) -> Result<T, Violations> {
         let mut notes = self.0.into_iter();
         match (notes.next(), whole) {
-            (Some(first), _) => Err(Violations {
-                first,
-                rest: notes.collect(),
-            }),
+            (Some(first), _) => Err(Violations { first, rest: notes.collect() }),
             (None, Some(whole)) => Ok(whole),
             (None, None) => Err(Violation::new(
                 ErrorCode::Internal,

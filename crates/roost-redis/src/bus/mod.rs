@@ -181,6 +181,10 @@ impl BusNode {
         };
         if done.is_err() {
             self.drop_own(tenant, filter);
+            if let Some(topic) = filter.as_topic() {
+                // It may be subscribed after all, or would be after the next interruption.
+                self.unsubscribe(self.link.keys.topic_channel(tenant, &topic)).await;
+            }
         }
         done
     }

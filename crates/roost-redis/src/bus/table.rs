@@ -84,6 +84,20 @@ impl WildTable {
         Ok(Heard::Done)
     }
 
+    /// Takes in the whole table as it was read, and gives whether it did; `known` is the version that
+    /// stood here when it was asked for.
+    ///
+    /// A change that was heard meanwhile may be newer than what was read, and is not to be lost again.
+    /// Without one the version may go back: then the table in Redis was lost.
+    #[must_use]
+    pub(super) fn take_over(&mut self, read: Self, known: u64) -> bool {
+        let takes = self.version == known || self.version <= read.version;
+        if takes {
+            *self = read;
+        }
+        takes
+    }
+
     pub(super) fn read(mut answer: Reply) -> Result<Self, StoreError> {
         let mut table = Self { version: answer.number()?, ..Self::default() };
         while !answer.is_done() {
@@ -151,6 +165,17 @@ mod tests {
         assert!(table.hear(&change(30, 50, "a/#/b", false)).is_err());
         assert_eq!(table.hear(&change(30, 40, "+/b", true)).unwrap(), Heard::Done);
         assert!(table.tenants.is_empty());
+    }
+
+    #[test]
+    fn a_slow_reading_does_not_undo_a_change_that_was_heard_meanwhile() {
+        let at = |version| WildTable { version, ..WildTable::default() };
+        let mut table = at(20);
+        assert!(!table.take_over(at(10), 10), "it was 10 when asked, 20 was heard since");
+        assert_eq!(table.version, 20);
+        assert!(table.take_over(at(30), 10), "what was read is newer still");
+        assert!(table.take_over(at(0), 30), "nothing was heard: the table was lost");
+        assert_eq!(table.version, 0);
     }
 
     #[test]

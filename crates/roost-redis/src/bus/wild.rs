@@ -127,9 +127,14 @@ impl BusNode {
     pub(super) async fn read_table(&self) -> Result<(), StoreError> {
         let base = self.link.keys.wild();
         let call = Call::new(base.clone(), &base, 0);
-        let answer = self.link.run(&script::WILD_LOAD, &call).await?;
-        *self.table.write() = WildTable::read(answer.rest)?;
-        Ok(())
+        loop {
+            let known = self.table.read().version;
+            let answer = self.link.run(&script::WILD_LOAD, &call).await?;
+            let read = WildTable::read(answer.rest)?;
+            if self.table.write().take_over(read, known) {
+                return Ok(());
+            }
+        }
     }
 
     /// Reads the table if a change was missed.

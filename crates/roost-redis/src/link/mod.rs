@@ -195,7 +195,10 @@ impl Link {
         command: RedisCommand,
         cmd: Cmd,
     ) -> Result<RedisResult<Value>, StoreError> {
-        let mut found = self.ask_all(command, redis::pipe().add_command(cmd)).await?;
+        Self::only(self.ask_all(command, redis::pipe().add_command(cmd)).await?)
+    }
+
+    fn only(mut found: Vec<RedisResult<Value>>) -> Result<RedisResult<Value>, StoreError> {
         found.pop().ok_or_else(|| StoreError::Corrupt("Redis answered nothing".into()))
     }
 
@@ -209,6 +212,15 @@ impl Link {
             return Ok(Vec::new());
         }
         let _turn = self.turn().await?;
+        self.exchange(command, pipe).await
+    }
+
+    /// Sends a pipeline without waiting for a turn.
+    async fn exchange(
+        &self,
+        command: RedisCommand,
+        pipe: &mut Pipeline,
+    ) -> Result<Vec<RedisResult<Value>>, StoreError> {
         let Some(mut connection) = self.live.load().as_deref().cloned() else {
             return Err(StoreError::NotSent(self.down_reason()));
         };
@@ -221,7 +233,20 @@ impl Link {
             Err(error) => judge(error).outcome,
         };
         self.metrics().observe(command, outcome, asked.elapsed());
+        self.count_errors(&found);
         found.map_err(|error| self.blame(judge(&error)))
+    }
+
+    fn count_errors(&self, found: &RedisResult<Vec<RedisResult<Value>>>) {
+        let one = |error: &redis::RedisError| {
+            if !is_no_script(error) {
+                self.metrics().errors.inc(judge(error).kind);
+            }
+        };
+        match found {
+            Ok(answers) => answers.iter().filter_map(|one| one.as_ref().err()).for_each(one),
+            Err(error) => one(error),
+        }
     }
 
     /// Waits for a turn to send; an outage ends the waiting.
@@ -249,12 +274,17 @@ impl Link {
         verdict.error
     }
 
-    /// Runs the heartbeat: a refused one brings the time along too.
+    /// Runs the heartbeat: a refused one brings the time along too. It waits for no turn: behind
+    /// everybody who reconnects it would come too late.
     pub(crate) async fn beat(&self, call: &Call) -> Result<Answer, StoreError> {
         let script = &crate::script::HEARTBEAT;
-        let mut answer = self.ask_one(script.command, script.evalsha(call)).await?;
+        let send = async |cmd: Cmd| {
+            let found = self.exchange(script.command, redis::pipe().add_command(cmd)).await;
+            found.and_then(Self::only)
+        };
+        let mut answer = send(script.evalsha(call)).await?;
         if answer.as_ref().is_err_and(is_no_script) {
-            answer = self.ask_one(script.command, script.eval(call)).await?;
+            answer = send(script.eval(call)).await?;
         }
         self.read(answer)
     }

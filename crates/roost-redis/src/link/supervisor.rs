@@ -113,7 +113,11 @@ impl Link {
         let (connection, facts) = tokio::time::timeout(limit, work)
             .await
             .map_err(|_| StartError::Unreachable(format!("no answer within {limit:?}")))??;
-        *self.facts.lock() = Arc::new(facts);
+        let before = std::mem::replace(&mut *self.facts.lock(), Arc::new(facts));
+        if before.replid.is_some() && before.replid != self.facts().replid {
+            self.metrics().failovers.increment(1);
+        }
+        self.metrics().set_hub_time_error(self.clock.error_bound());
         *self.up_since.lock() = Some(Instant::now());
         self.live.store(Some(Arc::new(connection)));
         self.metrics().set_up(RedisRole::Primary, true);

@@ -1,11 +1,12 @@
 -- Looks at the commands of this partition that are due, a batch of them.
--- KEYS due; ARGV base, not_after, how many, undelivered-after ms, retention ms
+-- KEYS due; ARGV base, not_after, how many, undelivered-after ms, retention ms, window
 -- Reply: STALE | OK, whether there are more, {'E', device, id, record, waiting}
 -- or {'U', device, session, node, incarnation} ...
 if stale() then
   return { 'STALE' }
 end
 local limit, undelivered, retention = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local window = tonumber(ARGV[6])
 local found = {}
 -- `<len>:<tenant>:<len>:<device>:<id>`, cut before the last colon part.
 local function cut(member)
@@ -33,10 +34,16 @@ for _, member in ipairs(members) do
   elseif tonumber(r[2]) <= now then
     local waiting = finish(device, id, EXPIRED, retention)
     found[#found + 1] = { 'E', device, id, redis.call('HGETALL', ckey(device, id)), waiting }
+    local session, node, inc, d = session_of(device)
+    if session and tonumber(r[4]) <= d and has_next(device, d, window, undelivered) then
+      found[#found + 1] = { 'U', device, session, node, inc }
+    end
   else
-    local session, node, inc = session_of(device)
+    local session, node, inc, d = session_of(device)
     local expires = tonumber(r[2])
-    if state == 1 and session and session == r[3] then
+    local lost = state == 1 and session == r[3]
+    local left = tonumber(r[4]) > d and with_session(device, d) < window
+    if session and (lost or left) then
       found[#found + 1] = { 'U', device, session, node, inc }
       look_at(device, id, math.min(now + undelivered, expires))
     else

@@ -85,6 +85,18 @@ end
 local function waits(device, d)
   return redis.call('ZCOUNT', base .. 'q:' .. device, '(' .. int(d), '+inf') > 0
 end
+-- Whether commands wait that may be handed out now. Should nobody hear of it, the sweep finds the first.
+local function has_next(device, d, window, undelivered)
+  if with_session(device, d) >= window then
+    return false
+  end
+  local id = redis.call('ZRANGEBYSCORE', base .. 'q:' .. device, '(' .. int(d), '+inf', 'LIMIT', 0, 1)[1]
+  local expires = id and tonumber(redis.call('HGET', ckey(device, id), 'x') or '')
+  if expires then
+    look_at(device, id, math.min(now + undelivered, expires))
+  end
+  return id ~= nil
+end
 -- Adds a node to those that wait for a command: at most 8, and none for one that ended.
 local function add_waiting(key, node)
   if node == '' then

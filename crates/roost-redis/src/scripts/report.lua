@@ -1,6 +1,6 @@
 -- Notes what an edge learned about a command.
 -- KEYS s:<device>; ARGV base, not_after, device, session, id, state, progress or '', result or '',
--- window, retention ms
+-- window, retention ms, undelivered-after ms
 -- Reply: STALE | FENCED | UNKNOWN | LATE, state | APPLIED, now, more, record, waiting
 if stale() then
   return { 'STALE' }
@@ -41,5 +41,5 @@ else
   end
   look_at(device, id, expires)
 end
-local more = waits(device, d) and with_session(device, d) < tonumber(ARGV[9])
+local more = has_next(device, d, tonumber(ARGV[9]), tonumber(ARGV[11]))
 return { 'APPLIED', now, more and 1 or 0, redis.call('HGETALL', key), waiting }

@@ -68,10 +68,7 @@ impl ControlMetrics {
     /// A `SendCommand` call starts.
     pub fn command_started(self: &Arc<Self>) -> CommandGuard {
         self.commands_in_flight.increment(1);
-        CommandGuard {
-            metrics: Arc::clone(self),
-            started: Instant::now(),
-        }
+        CommandGuard { metrics: Arc::clone(self), started: Instant::now() }
     }
 
     /// An RPC starts.
@@ -91,9 +88,7 @@ impl CommandGuard {
     /// The device's result arrived: records the round trip. Calls that did not wait for a result,
     /// or did not get one, just drop the guard.
     pub fn answered(self) {
-        self.metrics
-            .command_round_trip
-            .record(self.started.elapsed());
+        self.metrics.command_round_trip.record(self.started.elapsed());
     }
 }
 
@@ -115,9 +110,6 @@ impl RpcGuard {
 impl Drop for RpcGuard {
     fn drop(&mut self) {
         self.metrics.grpc_handled.inc((self.method, self.code));
-        self.metrics
-            .grpc_handling
-            .with(self.method)
-            .record(self.started.elapsed());
+        self.metrics.grpc_handling.with(self.method).record(self.started.elapsed());
     }
 }

@@ -73,17 +73,11 @@ impl Registrar {
         pairs: &[(&'static str, &'static str)],
     ) -> I {
         debug_assert!(
-            pairs
-                .iter()
-                .map(|(name, _)| *name)
-                .eq(spec.labels.iter().copied()),
+            pairs.iter().map(|(name, _)| *name).eq(spec.labels.iter().copied()),
             "the labels of {} differ from its declaration",
             spec.name
         );
-        let labels: Vec<_> = pairs
-            .iter()
-            .map(|(k, v)| KeyLabel::from_static_parts(k, v))
-            .collect();
+        let labels: Vec<_> = pairs.iter().map(|(k, v)| KeyLabel::from_static_parts(k, v)).collect();
         I::register(&*self.0, &Key::from_parts(spec.name, labels))
     }
 }
@@ -165,12 +159,7 @@ impl<I: Instrument, L: LabelSet> Family<I, L> {
     /// used.
     pub(crate) fn lazy(registrar: &Registrar, spec: &'static Spec) -> Self {
         let series = (0..L::COUNT).map(|_| OnceLock::new()).collect();
-        Self {
-            spec,
-            registrar: registrar.clone(),
-            series,
-            labels: PhantomData,
-        }
+        Self { spec, registrar: registrar.clone(), series, labels: PhantomData }
     }
 
     /// The series with these label values.

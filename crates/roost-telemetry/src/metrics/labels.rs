@@ -40,8 +40,6 @@ labels! {
     Protocol = "protocol" {
         /// `roost.v1.json`.
         Json => "json",
-        /// `roost.v1.proto`.
-        Proto => "proto",
         /// `/v1/echo`, for conformance suites.
         Echo => "echo",
     }
@@ -176,21 +174,15 @@ labels! {
         Disconnected => "disconnected",
         /// A queue inside the node (to a worker, from the bus) was full.
         Internal => "internal",
-        /// A message from another node could not be read.
-        Undecodable => "undecodable",
-        /// The bus was not reachable.
-        Unavailable => "unavailable",
     }
 
     /// Why a subscriber was told of a gap.
     GapCause = "cause" {
-        /// The bus was interrupted and subscribed again.
-        Resubscribed => "resubscribed",
         /// Messages were dropped on the way to this subscriber.
         Dropped => "dropped",
         /// The position asked for is not in a log (any more).
         NoLog => "no_log",
-        /// The bus reported a hole.
+        /// The bus was interrupted, or reported a hole.
         Bus => "bus",
     }
 
@@ -270,10 +262,6 @@ labels! {
         Subscribe => "subscribe",
         /// Interest table.
         Interest => "interest",
-        /// Set-up: configuration checks, script loading.
-        Setup => "setup",
-        /// Anything else.
-        Other => "other",
     }
 
     /// How a Redis command ended.
@@ -290,6 +278,92 @@ labels! {
         Connection => "connection",
     }
 
+    /// What went wrong between a node and Redis.
+    RedisErrorKind = "kind" {
+        /// No answer in time.
+        Timeout => "timeout",
+        /// The connection broke, or there was none.
+        Connection => "connection",
+        /// `OOM`: `maxmemory` is reached.
+        Full => "full",
+        /// `LOADING`, `MASTERDOWN`, `CLUSTERDOWN`, `TRYAGAIN`, `BUSY`: it cannot answer now.
+        Busy => "busy",
+        /// `READONLY`, `MOVED`, `ASK`: another node is the master of this.
+        NotMaster => "not_master",
+        /// `MISCONF`, `NOREPLICAS`: it refuses writes, to keep its promises.
+        Refused => "refused",
+        /// `NOAUTH`, `WRONGPASS`, `NOPERM`.
+        Auth => "auth",
+        /// Any other error.
+        Other => "other",
+    }
+
+    /// Why something that came from Redis' channels was not taken in.
+    PubsubDrop = "reason" {
+        /// The queue to the node was full.
+        QueueFull => "queue_full",
+        /// It could not be read.
+        Undecodable => "undecodable",
+    }
+
+    /// What is timed from its acceptance to a device's socket.
+    DeliveryPath = "path" {
+        /// A publication, to every local subscriber of a worker.
+        Publication => "publication",
+        /// A command, pushed to a connected device.
+        Command => "command",
+    }
+
+    /// What became of a session after an interruption of the store.
+    ResumeOutcome = "outcome" {
+        /// The store still had it.
+        Kept => "kept",
+        /// The store had lost it, and took it again.
+        Reclaimed => "reclaimed",
+        /// The device has a newer session.
+        Lost => "lost",
+    }
+
+    /// Code of a close frame that the hub sends.
+    CloseCode = "code" {
+        /// Normal closure.
+        Normal => "1000",
+        /// Going away.
+        GoingAway => "1001",
+        /// A broken frame.
+        Protocol => "1002",
+        /// A frame of the wrong kind.
+        Unsupported => "1003",
+        /// Bad UTF-8.
+        Utf8 => "1007",
+        /// A message over the limit.
+        TooBig => "1009",
+        /// A fault of the hub.
+        Internal => "1011",
+        /// The node drains, or an operator disconnected the device.
+        Restart => "1012",
+        /// Try again later.
+        TryLater => "1013",
+        /// A bad message of the device protocol.
+        BadMessage => "4400",
+        /// The credential is not good, or no longer.
+        Unauthenticated => "4401",
+        /// Not allowed.
+        Forbidden => "4403",
+        /// Silence.
+        Idle => "4408",
+        /// A newer session took over.
+        Replaced => "4409",
+        /// Revoked.
+        Revoked => "4410",
+        /// The device reads too slowly.
+        SlowConsumer => "4413",
+        /// Too many requests.
+        RateLimited => "4429",
+        /// Any other, such as a device's own code that is sent back.
+        Other => "other",
+    }
+
     /// What a Redis connection is for.
     RedisRole = "role" {
         /// Commands and scripts.
@@ -302,8 +376,6 @@ labels! {
     SlowAction = "action" {
         /// Its connection was closed.
         Closed => "closed",
-        /// The oldest messages of its queue were dropped.
-        DroppedOldest => "dropped_oldest",
         /// The new message was dropped.
         DroppedNewest => "dropped_newest",
     }
@@ -312,8 +384,6 @@ labels! {
     AdmissionDecision = "decision" {
         /// Go on.
         Admitted => "admitted",
-        /// Token bucket empty.
-        RateLimited => "rate_limited",
         /// Connection limit reached.
         Capacity => "capacity",
         /// Too many unauthenticated connections from one address.
@@ -427,6 +497,35 @@ impl DisconnectReason {
     }
 }
 
+// === impl CloseCode ===
+
+impl CloseCode {
+    /// From the number in the frame.
+    pub fn from_number(code: u16) -> Self {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|known| known.as_str().parse() == Ok(code))
+            .unwrap_or(Self::Other)
+    }
+}
+
+// === impl RedisErrorKind ===
+
+impl RedisErrorKind {
+    /// From the first word of an error that Redis answered with.
+    pub fn from_code(code: Option<&str>) -> Self {
+        match code {
+            Some("OOM") => Self::Full,
+            Some("LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY") => Self::Busy,
+            Some("READONLY" | "MOVED" | "ASK") => Self::NotMaster,
+            Some("MISCONF" | "NOREPLICAS") => Self::Refused,
+            Some("NOAUTH" | "WRONGPASS" | "NOPERM") => Self::Auth,
+            _ => Self::Other,
+        }
+    }
+}
+
 // === impl GrpcMethod ===
 
 impl GrpcMethod {
@@ -437,11 +536,7 @@ impl GrpcMethod {
             return Self::Other;
         };
         let method = rest.split_once('/').map_or("", |(_, method)| method);
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|m| m.as_str() == method)
-            .unwrap_or(Self::Other)
+        Self::ALL.iter().copied().find(|m| m.as_str() == method).unwrap_or(Self::Other)
     }
 }
 
@@ -450,11 +545,7 @@ impl GrpcMethod {
 impl GrpcCode {
     /// From the number on the wire; unknown numbers are `Unknown`, as gRPC defines it.
     pub fn from_number(code: i32) -> Self {
-        usize::try_from(code)
-            .ok()
-            .and_then(|i| Self::ALL.get(i))
-            .copied()
-            .unwrap_or(Self::Unknown)
+        usize::try_from(code).ok().and_then(|i| Self::ALL.get(i)).copied().unwrap_or(Self::Unknown)
     }
 }
 
@@ -470,12 +561,7 @@ mod tests {
         let mut texts: Vec<_> = L::ALL.iter().map(|v| v.as_str()).collect();
         texts.sort_unstable();
         texts.dedup();
-        assert_eq!(
-            texts.len(),
-            L::ALL.len(),
-            "two values of {} share a text",
-            L::NAME
-        );
+        assert_eq!(texts.len(), L::ALL.len(), "two values of {} share a text", L::NAME);
     }
 
     #[test]
@@ -486,24 +572,17 @@ mod tests {
         check::<MessageKind>();
         check::<CommandOutcome>();
         check::<RedisCommand>();
+        check::<RedisErrorKind>();
+        check::<CloseCode>();
         check::<GrpcMethod>();
         check::<GrpcCode>();
     }
 
     #[test]
     fn close_codes_map_to_reasons() {
-        assert_eq!(
-            DisconnectReason::from_close_code(4409),
-            DisconnectReason::Replaced
-        );
-        assert_eq!(
-            DisconnectReason::from_close_code(1012),
-            DisconnectReason::Draining
-        );
-        assert_eq!(
-            DisconnectReason::from_close_code(4999),
-            DisconnectReason::Other
-        );
+        assert_eq!(DisconnectReason::from_close_code(4409), DisconnectReason::Replaced);
+        assert_eq!(DisconnectReason::from_close_code(1012), DisconnectReason::Draining);
+        assert_eq!(DisconnectReason::from_close_code(4999), DisconnectReason::Other);
     }
 
     #[test]
@@ -514,13 +593,25 @@ mod tests {
         );
         for code in ErrorCode::ALL {
             if code.close_code().is_some() {
-                assert_ne!(
-                    DisconnectReason::from_error(*code),
-                    DisconnectReason::Other,
-                    "{code}"
-                );
+                assert_ne!(DisconnectReason::from_error(*code), DisconnectReason::Other, "{code}");
             }
         }
+    }
+
+    #[test]
+    fn close_codes_have_series_of_their_own_and_unknown_ones_share_one() {
+        assert_eq!(CloseCode::from_number(1012), CloseCode::Restart);
+        assert_eq!(CloseCode::from_number(4999), CloseCode::Other);
+        for code in ErrorCode::ALL.iter().filter_map(|code| code.close_code()) {
+            assert_ne!(CloseCode::from_number(code), CloseCode::Other, "{code}");
+        }
+    }
+
+    #[test]
+    fn redis_errors_have_kinds() {
+        assert_eq!(RedisErrorKind::from_code(Some("OOM")), RedisErrorKind::Full);
+        assert_eq!(RedisErrorKind::from_code(Some("WHATEVER")), RedisErrorKind::Other);
+        assert_eq!(RedisErrorKind::from_code(None), RedisErrorKind::Other);
     }
 
     #[test]

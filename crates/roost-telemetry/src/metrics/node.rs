@@ -5,8 +5,9 @@ use std::sync::Arc;
 use metrics::{Counter, Gauge};
 
 use super::catalog as c;
+use super::drain::{Drain, DrainState};
 use super::family::{Family, Registrar};
-use super::labels::{SessionState, TakeoverReason};
+use super::labels::{ResumeOutcome, SessionState, TakeoverReason};
 
 /// The metrics of a node; one set per hub.
 #[derive(Debug)]
@@ -16,18 +17,9 @@ pub struct NodeMetrics {
     pub session_takeovers: Family<Counter, TakeoverReason>,
     /// `roost_fenced_writes_total`.
     pub fenced_writes: Counter,
-    drain_state: Gauge,
-}
-
-/// Where a node stands in its drain, as `roost_drain_state` shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DrainState {
-    /// 0: serving.
-    Serving,
-    /// 1: closing connections, paced.
-    Draining,
-    /// 2: no connections left.
-    Drained,
+    /// `roost_session_resumes_total`.
+    pub session_resumes: Family<Counter, ResumeOutcome>,
+    drain: Arc<Drain>,
 }
 
 /// One session owned by this node: counted in its state while this lives.
@@ -40,31 +32,34 @@ pub struct SessionGuard {
 // === impl NodeMetrics ===
 
 impl NodeMetrics {
-    pub(crate) fn new(r: &Registrar) -> Self {
+    pub(crate) fn new(r: &Registrar, drain: Arc<Drain>) -> Self {
         Self {
             sessions: Family::eager(r, &c::SESSIONS),
             session_takeovers: Family::eager(r, &c::SESSION_TAKEOVERS),
             fenced_writes: r.single(&c::FENCED_WRITES),
-            drain_state: r.single(&c::DRAIN_STATE),
+            session_resumes: Family::eager(r, &c::SESSION_RESUMES),
+            drain,
         }
     }
 
     /// A session was claimed for this node.
     pub fn session_claimed(self: &Arc<Self>) -> SessionGuard {
         self.sessions.with(SessionState::Live).increment(1);
-        SessionGuard {
-            metrics: Arc::clone(self),
-            state: SessionState::Live,
-        }
+        SessionGuard { metrics: Arc::clone(self), state: SessionState::Live }
     }
 
-    /// The drain moved on.
+    /// The drain moved on. Its duration and what it has left follow by themselves.
     pub fn set_drain_state(&self, state: DrainState) {
-        self.drain_state.set(match state {
-            DrainState::Serving => 0,
-            DrainState::Draining => 1,
-            DrainState::Drained => 2,
-        });
+        self.drain.set(state);
+    }
+
+    /// A drain cut `count` connections whose devices did not answer.
+    pub fn drain_forced(&self, count: u64) {
+        self.drain.forced(count);
+    }
+
+    pub(crate) fn refresh(&self) {
+        self.drain.refresh();
     }
 }
 

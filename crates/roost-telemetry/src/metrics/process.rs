@@ -25,13 +25,10 @@ fn read() -> Option<Process> {
     let ticks_per_second = rustix::param::clock_ticks_per_second();
     let mut process = parse_stat(&stat, ticks_per_second, rustix::param::page_size() as u64)?;
     // The directory being read is itself one of the entries.
-    process.open_fds = std::fs::read_dir("/proc/self/fd")
-        .ok()
-        .map(|dir| (dir.count() as u64).saturating_sub(1));
+    process.open_fds =
+        std::fs::read_dir("/proc/self/fd").ok().map(|dir| (dir.count() as u64).saturating_sub(1));
     process.max_fds = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let boot = std::fs::read_to_string("/proc/stat")
-        .ok()
-        .and_then(|text| parse_boot_time(&text));
+    let boot = std::fs::read_to_string("/proc/stat").ok().and_then(|text| parse_boot_time(&text));
     process.start_time_seconds = boot.zip(process.start_time_seconds).map(|(b, s)| b + s);
     Some(process)
 }
@@ -40,10 +37,7 @@ fn read() -> Option<Process> {
 #[expect(clippy::cast_precision_loss, reason = "ticks stay far below 2^53")]
 fn parse_stat(stat: &str, ticks_per_second: u64, page_bytes: u64) -> Option<Process> {
     // The command name may contain spaces and parentheses: fields count from the last one.
-    let fields: Vec<&str> = stat
-        .get(stat.rfind(')')? + 1..)?
-        .split_ascii_whitespace()
-        .collect();
+    let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().collect();
     // proc(5) numbers fields from 1, and the first after the name is number 3.
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
     let seconds = |ticks: u64| ticks as f64 / ticks_per_second as f64;
@@ -59,14 +53,10 @@ fn parse_stat(stat: &str, ticks_per_second: u64, page_bytes: u64) -> Option<Proc
 
 /// Boot time in Unix seconds from `/proc/stat`.
 fn parse_boot_time(stat: &str) -> Option<f64> {
-    stat.lines()
-        .find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
+    stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "byte counts and limits stay below 2^53"
-)]
+#[expect(clippy::cast_precision_loss, reason = "byte counts and limits stay below 2^53")]
 fn format(process: &Process) -> String {
     let mut text = String::with_capacity(1024);
     let mut put = |name: &str, kind: &str, help: &str, value: Option<f64>| {
@@ -105,12 +95,7 @@ fn format(process: &Process) -> String {
         "Start of the process, in Unix time.",
         process.start_time_seconds,
     );
-    put(
-        "threads",
-        "gauge",
-        "Threads of the process.",
-        Some(process.threads as f64),
-    );
+    put("threads", "gauge", "Threads of the process.", Some(process.threads as f64));
     text
 }
 
@@ -140,17 +125,8 @@ mod tests {
         let boot_of_this_code = 1_577_836_800.0; // 2020-01-01
         assert!(process.start_time_seconds.unwrap() > boot_of_this_code);
         let text = format(&process);
-        for name in [
-            "cpu_seconds_total",
-            "open_fds",
-            "max_fds",
-            "start_time_seconds",
-            "threads",
-        ] {
-            assert!(
-                text.contains(&format!("\nroost_process_{name} ")),
-                "{name} in {text}"
-            );
+        for name in ["cpu_seconds_total", "open_fds", "max_fds", "start_time_seconds", "threads"] {
+            assert!(text.contains(&format!("\nroost_process_{name} ")), "{name} in {text}");
         }
     }
 }

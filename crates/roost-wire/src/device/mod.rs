@@ -54,11 +54,7 @@ impl PayloadLimits {
     /// The limits of the protocol with payloads to `payload_bytes`: 64 messages a batch, values
     /// nested 128 deep.
     pub const fn new(payload_bytes: usize) -> Self {
-        Self {
-            payload_bytes,
-            batch: 64,
-            depth: 128,
-        }
+        Self { payload_bytes, batch: 64, depth: 128 }
     }
 }
 

@@ -66,12 +66,7 @@ struct Partial {
 impl Decoder {
     /// A decoder at the start of a connection's frames.
     pub const fn new(role: Role, limits: Limits) -> Self {
-        Self {
-            limits,
-            role,
-            finished: false,
-            partial: None,
-        }
+        Self { limits, role, finished: false, partial: None }
     }
 
     /// Reads up to the next event. Payloads are unmasked in place: `input` is scratch space
@@ -81,20 +76,20 @@ impl Decoder {
     pub fn decode<'a>(&mut self, input: &'a mut [u8]) -> Result<Decoded<'a>, WsError> {
         if self.finished {
             let consumed = input.len();
-            return Ok(Decoded {
-                consumed,
-                event: None,
-            });
+            return Ok(Decoded { consumed, event: None });
         }
         let result = self.next_event(input);
-        let goes_on = result
-            .as_ref()
-            .is_ok_and(|d| !matches!(d.event, Some(Event::Close { .. })));
+        let goes_on = result.as_ref().is_ok_and(|d| !matches!(d.event, Some(Event::Close { .. })));
         if !goes_on {
             self.finished = true;
             self.partial = None;
         }
         result
+    }
+
+    /// Changes the bound on messages from the next frame on.
+    pub const fn set_max_message(&mut self, max_message: usize) {
+        self.limits.max_message = max_message;
     }
 
     /// True between messages: nothing is partly read and no memory is held.
@@ -159,11 +154,7 @@ impl Decoder {
     /// The next header and the bytes of `input` it took, or `None` where it is not whole yet;
     /// then its beginning is put by.
     fn read_header(&mut self, input: &[u8]) -> Result<Option<(Header, usize)>, WsError> {
-        let cx = Context {
-            role: self.role,
-            limits: self.limits,
-            message: self.message_len(),
-        };
+        let cx = Context { role: self.role, limits: self.limits, message: self.message_len() };
         let stashed = self.partial.as_ref().map_or(0, |p| p.head_len);
         if stashed == 0 {
             let parsed = header::parse(input, cx)?;
@@ -200,17 +191,9 @@ impl Decoder {
             let message = partial.message.get_or_insert_with(|| Message::new(&frame));
             // The last frame's end is known; before it the message may grow to the limit.
             let known_end = message.data.len() + payload.len() + frame.len;
-            let most = if frame.fin {
-                known_end
-            } else {
-                self.limits.max_message
-            };
+            let most = if frame.fin { known_end } else { self.limits.max_message };
             message.push(payload, most)?;
-            if frame.fin && frame_ends {
-                partial.message.take().map(Found::Message)
-            } else {
-                None
-            }
+            if frame.fin && frame_ends { partial.message.take().map(Found::Message) } else { None }
         };
         if !frame_ends {
             partial.frame = Some(frame);

@@ -24,12 +24,7 @@ pub struct FrameHead {
 impl FrameHead {
     /// A whole, unmasked message or control frame.
     pub const fn server(opcode: Opcode) -> Self {
-        Self {
-            fin: true,
-            rsv1: false,
-            opcode,
-            mask: None,
-        }
+        Self { fin: true, rsv1: false, opcode, mask: None }
     }
 
     /// The bytes of this header before a payload of `len` bytes.
@@ -98,11 +93,7 @@ pub fn encode_message(opcode: Opcode, payload: &[u8]) -> Bytes {
 
 /// A whole message as a client sends it, masked with `key` (which should be random).
 pub fn encode_masked(opcode: Opcode, payload: &[u8], key: [u8; 4]) -> Bytes {
-    FrameHead {
-        mask: Some(key),
-        ..FrameHead::server(opcode)
-    }
-    .frame(payload)
+    FrameHead { mask: Some(key), ..FrameHead::server(opcode) }.frame(payload)
 }
 
 /// An unmasked close frame. A reason over 123 bytes is cut at the last whole character that fits.

@@ -51,13 +51,7 @@ pub(super) fn parse(bytes: &[u8], cx: Context) -> Result<Option<(Header, usize)>
         mask = *key;
         used += 4;
     }
-    let header = Header {
-        fin: first & 0x80 != 0,
-        rsv1: first & 0x40 != 0,
-        opcode,
-        len,
-        mask,
-    };
+    let header = Header { fin: first & 0x80 != 0, rsv1: first & 0x40 != 0, opcode, len, mask };
     Ok(Some((header, used)))
 }
 
@@ -119,11 +113,8 @@ fn read_length(short: u8, rest: &[u8]) -> Result<Option<(u64, usize)>, WsError> 
 /// Holds the message against its bound, from the announced length alone.
 fn check_size(len: u64, opcode: Opcode, cx: Context) -> Result<usize, WsError> {
     let max = cx.limits.max_message;
-    let (before, bound) = if opcode.is_control() {
-        (0, MAX_CONTROL)
-    } else {
-        (cx.message.unwrap_or(0), max)
-    };
+    let (before, bound) =
+        if opcode.is_control() { (0, MAX_CONTROL) } else { (cx.message.unwrap_or(0), max) };
     // No overflow: `len` is below 2^63 and `before` is a length in memory.
     let size = len + before as u64;
     if size > bound as u64 {

@@ -34,11 +34,8 @@ mod tests {
         for len in 0..70_usize {
             for split in 0..=len {
                 let plain: Vec<u8> = (0..len).map(|i| u8::try_from(i * 3).unwrap()).collect();
-                let expected: Vec<u8> = plain
-                    .iter()
-                    .enumerate()
-                    .map(|(i, b)| b ^ key[i % 4])
-                    .collect();
+                let expected: Vec<u8> =
+                    plain.iter().enumerate().map(|(i, b)| b ^ key[i % 4]).collect();
                 let mut data = plain.clone();
                 let (first, second) = data.split_at_mut(split);
                 apply_mask(first, key);

@@ -100,9 +100,7 @@ fn data_event(kind: DataKind, rsv1: bool, payload: Cow<'_, [u8]>) -> Result<Even
     match kind {
         _ if rsv1 => Ok(Event::Extended { kind, payload }),
         DataKind::Binary => Ok(Event::Binary(payload)),
-        DataKind::Text => text(payload)
-            .map(Event::Text)
-            .map_err(|at| WsError::TextNotUtf8 { at }),
+        DataKind::Text => text(payload).map(Event::Text).map_err(|at| WsError::TextNotUtf8 { at }),
     }
 }
 
@@ -116,10 +114,7 @@ fn control_event(opcode: Opcode, payload: Cow<'_, [u8]>) -> Result<Event<'_>, Ws
 
 fn close_event(payload: Cow<'_, [u8]>) -> Result<Event<'_>, WsError> {
     let Some(code) = payload.first_chunk::<2>() else {
-        return Ok(Event::Close {
-            code: None,
-            reason: Cow::Borrowed(""),
-        });
+        return Ok(Event::Close { code: None, reason: Cow::Borrowed("") });
     };
     let code = u16::from_be_bytes(*code);
     if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
@@ -130,18 +125,15 @@ fn close_event(payload: Cow<'_, [u8]>) -> Result<Event<'_>, WsError> {
         Cow::Owned(payload) => Cow::Owned(payload[2..].to_vec()),
     };
     let reason = text(reason).map_err(|_| WsError::CloseReasonNotUtf8)?;
-    Ok(Event::Close {
-        code: Some(code),
-        reason,
-    })
+    Ok(Event::Close { code: Some(code), reason })
 }
 
 /// The bytes as text, or where they stop being UTF-8.
 fn text(payload: Cow<'_, [u8]>) -> Result<Cow<'_, str>, usize> {
     match payload {
-        Cow::Borrowed(bytes) => std::str::from_utf8(bytes)
-            .map(Cow::Borrowed)
-            .map_err(|error| error.valid_up_to()),
+        Cow::Borrowed(bytes) => {
+            std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|error| error.valid_up_to())
+        }
         Cow::Owned(bytes) => String::from_utf8(bytes)
             .map(Cow::Owned)
             .map_err(|error| error.utf8_error().valid_up_to()),

@@ -63,10 +63,7 @@ pub struct Limits {
 impl Limits {
     /// Limits for a connection without extensions: messages to `max_message` bytes.
     pub const fn new(max_message: usize) -> Self {
-        Self {
-            max_message,
-            rsv1: Rsv1::Refuse,
-        }
+        Self { max_message, rsv1: Rsv1::Refuse }
     }
 }
 
@@ -170,16 +167,10 @@ impl Event<'_> {
         match self {
             Event::Text(s) => Event::Text(text(s)),
             Event::Binary(b) => Event::Binary(bytes(b)),
-            Event::Extended { kind, payload } => Event::Extended {
-                kind,
-                payload: bytes(payload),
-            },
+            Event::Extended { kind, payload } => Event::Extended { kind, payload: bytes(payload) },
             Event::Ping(b) => Event::Ping(bytes(b)),
             Event::Pong(b) => Event::Pong(bytes(b)),
-            Event::Close { code, reason } => Event::Close {
-                code,
-                reason: text(reason),
-            },
+            Event::Close { code, reason } => Event::Close { code, reason: text(reason) },
         }
     }
 }

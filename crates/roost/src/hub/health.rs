@@ -24,6 +24,12 @@ impl Checks {
         Self { lifecycle: registry.check("lifecycle"), store: registry.check("store"), role }
     }
 
+    /// Shows how things are now.
+    pub(super) fn show(&self, phase: Phase, store: &StoreHealth) {
+        self.show_phase(phase);
+        self.show_store(store);
+    }
+
     /// Follows the node and its store for as long as it is polled.
     pub(super) async fn follow(
         self,
@@ -31,8 +37,7 @@ impl Checks {
         mut store: watch::Receiver<StoreHealth>,
     ) {
         loop {
-            self.show_phase(*phase.borrow_and_update());
-            self.show_store(&store.borrow_and_update());
+            self.show(*phase.borrow_and_update(), &store.borrow_and_update());
             let seen = tokio::select! {
                 seen = phase.changed() => seen,
                 seen = store.changed() => seen,

@@ -122,6 +122,8 @@ impl RunningHub {
     }
 
     pub(super) fn follow_health(&mut self, checks: Checks, store: watch::Receiver<StoreHealth>) {
+        // At once, and not when the task comes round to it: a node that says that it listens is ready.
+        checks.show(self.lifecycle.now(), &store.borrow());
         self.health.spawn(checks.follow(self.lifecycle.watch(), store));
     }
 

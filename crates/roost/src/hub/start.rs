@@ -104,8 +104,8 @@ pub(super) async fn start(
         tasks.grpc(control.serve(listener, stop));
     }
     let mut hub = RunningHub::new(parts, tasks);
-    hub.follow_health(checks, store.health);
     hub.advance(Phase::Ready);
+    hub.follow_health(checks, store.health);
     Ok(hub)
 }
 

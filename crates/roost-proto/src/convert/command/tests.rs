@@ -74,10 +74,7 @@ fn both_forms_of_expiry_reach_seven_days_and_no_further() {
     let week = i64::try_from(MAX_TTL.as_secs()).unwrap();
     let mut longest = request();
     longest.expiry = Some(Expiry::Ttl(seconds(week)));
-    assert_eq!(
-        read(longest.clone()).unwrap().spec.expires,
-        NOW.plus(MAX_TTL)
-    );
+    assert_eq!(read(longest.clone()).unwrap().spec.expires, NOW.plus(MAX_TTL));
     longest.expiry = Some(Expiry::ExpireTime(timestamp_out(NOW.plus(MAX_TTL))));
     assert_eq!(read(longest).unwrap().spec.expires, NOW.plus(MAX_TTL));
 
@@ -90,10 +87,7 @@ fn both_forms_of_expiry_reach_seven_days_and_no_further() {
         timestamp_out(UnixMillis(0)),
         timestamp_out(NOW.plus(MAX_TTL).plus(Duration::from_millis(1))),
         timestamp_out(UnixMillis(u64::MAX)),
-        prost_types::Timestamp {
-            seconds: -1,
-            nanos: -1,
-        },
+        prost_types::Timestamp { seconds: -1, nanos: -1 },
     ] {
         let violation = only_violation(|bad| bad.expiry = Some(Expiry::ExpireTime(time)));
         assert_eq!(violation.field, "expire_time", "{time}");
@@ -110,14 +104,8 @@ fn a_wait_needs_a_state_that_is_not_reached_at_once() {
     };
     let until = CommandState::Succeeded;
     let expected = |timeout| Some(Wait { until, timeout });
-    assert_eq!(
-        wait(v1::CommandState::Succeeded, None),
-        expected(DEFAULT_WAIT)
-    );
-    assert_eq!(
-        wait(v1::CommandState::Succeeded, Some(seconds(300))),
-        expected(MAX_WAIT)
-    );
+    assert_eq!(wait(v1::CommandState::Succeeded, None), expected(DEFAULT_WAIT));
+    assert_eq!(wait(v1::CommandState::Succeeded, Some(seconds(300))), expected(MAX_WAIT));
     assert_eq!(wait(v1::CommandState::Queued, Some(seconds(1))), None);
 
     let unasked = only_violation(|bad| bad.wait_timeout = Some(seconds(1)));
@@ -162,15 +150,8 @@ fn everything_that_is_wrong_is_listed_in_the_order_of_the_fields() {
     };
     let violations = read(bad).unwrap_err();
     let fields: Vec<_> = violations.iter().map(|v| v.field.as_str()).collect();
-    let expected = [
-        "device_id",
-        "command_id",
-        "name",
-        "payload.body",
-        "headers",
-        "ttl",
-        "wait_until",
-    ];
+    let expected =
+        ["device_id", "command_id", "name", "payload.body", "headers", "ttl", "wait_until"];
     assert_eq!(fields, expected);
     assert_eq!(violations.code(), ErrorCode::IdInvalid);
     let error = roost_types::HubError::from(violations);
@@ -182,10 +163,7 @@ fn everything_that_is_wrong_is_listed_in_the_order_of_the_fields() {
 fn states_come_back_and_unknown_ones_do_not_pass() {
     for state in CommandState::ALL {
         let out = v1::CommandState::from(state);
-        assert_eq!(
-            out.as_str_name(),
-            format!("COMMAND_STATE_{}", state.as_str())
-        );
+        assert_eq!(out.as_str_name(), format!("COMMAND_STATE_{}", state.as_str()));
         assert_eq!(command_state(out.into(), "s"), Ok(Some(state)));
     }
     assert_eq!(command_state(0, "s"), Ok(None));
@@ -207,10 +185,7 @@ fn a_reference_needs_both_ids() {
 /// A command that was asked for as in `request` and has ended.
 fn finished() -> Command {
     let sent = read(request()).unwrap();
-    let step = |state, millis| Transition {
-        state,
-        time: NOW.plus(Duration::from_millis(millis)),
-    };
+    let step = |state, millis| Transition { state, time: NOW.plus(Duration::from_millis(millis)) };
     Command {
         device: DeviceKey::new(TenantId::default(), sent.device),
         spec: sent.spec,
@@ -219,10 +194,7 @@ fn finished() -> Command {
         attempt: 2,
         session: Some(SessionId::from_bytes([0xab; 16])),
         created: NOW,
-        transitions: vec![
-            step(CommandState::Queued, 0),
-            step(CommandState::Failed, 20),
-        ],
+        transitions: vec![step(CommandState::Queued, 0), step(CommandState::Failed, 20)],
         progress: Some(Progress {
             percent: Some(40),
             note: Some("flushing".into()),
@@ -250,20 +222,13 @@ fn a_record_shows_what_was_asked_and_what_came_of_it() {
     assert_eq!(out.session_id, "ab".repeat(16));
 
     let end = Some(timestamp_out(NOW.plus(Duration::from_millis(20))));
-    assert_eq!(
-        (out.update_time, out.create_time),
-        (end, Some(timestamp_out(NOW)))
-    );
+    assert_eq!((out.update_time, out.create_time), (end, Some(timestamp_out(NOW))));
     let result = out.result.unwrap();
     assert_eq!(result.status(), v1::CommandResultStatus::Failed);
     assert_eq!((result.time, &*result.error_message), (end, "no power"));
     let progress = out.progress.unwrap();
     assert_eq!((progress.percent, &*progress.note), (Some(40), "flushing"));
-    let states: Vec<_> = out
-        .transitions
-        .iter()
-        .map(v1::CommandTransition::state)
-        .collect();
+    let states: Vec<_> = out.transitions.iter().map(v1::CommandTransition::state).collect();
     assert_eq!(states, [v1::CommandState::Queued, v1::CommandState::Failed]);
 }
 
@@ -276,10 +241,7 @@ fn a_record_of_a_waiting_command_has_no_more_than_there_is() {
     waiting.result = None;
     waiting.transitions.truncate(1);
     let out = v1::Command::from(&waiting);
-    assert_eq!(
-        (out.session_id.as_str(), out.result, out.progress),
-        ("", None, None)
-    );
+    assert_eq!((out.session_id.as_str(), out.result, out.progress), ("", None, None));
     assert_eq!(out.update_time, out.create_time);
 }
 

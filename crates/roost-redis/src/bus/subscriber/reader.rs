@@ -6,6 +6,7 @@ use futures_util::future::BoxFuture;
 use roost_cluster::{BusEvent, StoreError};
 use roost_proto::internal::v1::node_envelope::Kind;
 use roost_proto::internal::v1::{FilterChange, Publication};
+use roost_telemetry::metrics::labels::PubsubDrop;
 
 use super::super::BusNode;
 use super::super::envelope;
@@ -28,6 +29,7 @@ impl BusTask {
             Err(error) => {
                 // A newer version's words, or a mistake: said at 1, 2, 4, 8, so that no flood fills the log.
                 self.unreadable += 1;
+                self.bus.link.metrics().pubsub_dropped.inc(PubsubDrop::Undecodable);
                 if self.unreadable.is_power_of_two() {
                     tracing::warn!(%error, count = self.unreadable, "dropped what cannot be read");
                 }
@@ -55,7 +57,8 @@ impl BusTask {
             Kind::FilterAck(ack) => self.bus.note_ack(ack.version),
             event => {
                 if let Some(event) = envelope::read_event(event)? {
-                    self.inbox.event(event);
+                    let taken = self.inbox.event(event);
+                    self.count_drop(taken);
                 }
             }
         }
@@ -69,9 +72,17 @@ impl BusTask {
         }
         let (tenant, message) = envelope::read_publication(publication)?;
         if self.bus.wants(&tenant, &message.topic) {
-            self.inbox.message(BusEvent::Message { tenant, message: Arc::new(message) });
+            let taken =
+                self.inbox.message(BusEvent::Message { tenant, message: Arc::new(message) });
+            self.count_drop(taken);
         }
         Ok(())
+    }
+
+    fn count_drop(&self, taken: bool) {
+        if !taken {
+            self.bus.link.metrics().pubsub_dropped.inc(PubsubDrop::QueueFull);
+        }
     }
 
     fn take_change(

@@ -83,10 +83,7 @@ impl<'de> Visitor<'de> for FieldsSeed {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-        let mut fields = Fields {
-            values: [None; Field::COUNT],
-            broken: None,
-        };
+        let mut fields = Fields { values: [None; Field::COUNT], broken: None };
         while let Some(key) = map.next_key::<Key>()? {
             let value = map.next_value::<&RawValue>()?;
             if let Some(depth) = depth_over(value.get(), self.depth) {
@@ -147,8 +144,7 @@ impl<'a> Fields<'a> {
             Key::Unknown(name) => Cow::Owned(name.escape_debug().to_string()),
         };
         let message = format!("{name} cannot be taken: {what}");
-        self.broken
-            .get_or_insert(HubError::new(ErrorCode::FieldInvalid, message).at(name));
+        self.broken.get_or_insert(HubError::new(ErrorCode::FieldInvalid, message).at(name));
     }
 
     /// What was wrong with the object as a whole.

@@ -20,11 +20,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Headers, HubError> {
         entries(raw).ok_or_else(|| invalid(Field::Headers, shown(raw), "an object of strings"))?;
     if entries.len() > MAX_HEADERS {
         let is = format_args!("more than {MAX_HEADERS} headers");
-        return Err(invalid(
-            Field::Headers,
-            is,
-            format_args!("at most {MAX_HEADERS}"),
-        ));
+        return Err(invalid(Field::Headers, is, format_args!("at most {MAX_HEADERS}")));
     }
     let mut headers = Headers::with_capacity(entries.len());
     for (name, raw) in entries {

@@ -97,10 +97,7 @@ fn decode_with<T>(text: &str, limits: &PayloadLimits, read: Read<T>) -> Vec<Resu
     let whole = match text.trim_ascii_start().bytes().next() {
         Some(b'{') => one(text, limits, read).map(|message| vec![message]),
         Some(b'[') => batch(text, limits, read),
-        Some(_) => Err(not_json(
-            "it starts as neither an object nor an array",
-            limits,
-        )),
+        Some(_) => Err(not_json("it starts as neither an object nor an array", limits)),
         None => Err(not_json("it is empty", limits)),
     };
     whole.unwrap_or_else(|fatal| vec![Err(fatal)])
@@ -145,10 +142,7 @@ fn batch<T>(
     if count > limits.batch {
         return Ok(vec![Err(too_many(count, limits))]);
     }
-    elements
-        .into_iter()
-        .map(|element| one(element.get(), limits, read))
-        .collect()
+    elements.into_iter().map(|element| one(element.get(), limits, read)).collect()
 }
 
 fn too_many(count: usize, limits: &PayloadLimits) -> Reject {

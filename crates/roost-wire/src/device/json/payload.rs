@@ -38,9 +38,7 @@ pub(super) fn read(
         (Field::Text, fields.raw(Field::Text)),
         (Field::Base64, fields.raw(Field::Base64)),
     ];
-    let mut given = given
-        .iter()
-        .filter_map(|(field, raw)| Some((*field, (*raw)?)));
+    let mut given = given.iter().filter_map(|(field, raw)| Some((*field, (*raw)?)));
     let Some((field, raw)) = given.next() else {
         return Ok(None);
     };
@@ -87,18 +85,10 @@ fn binary(raw: &str, limits: &PayloadLimits) -> Result<Payload, HubError> {
     let text = string(Field::Base64, raw)?;
     // Known before decoding: four characters make three bytes, less the padding.
     let padding = text.bytes().rev().take(2).filter(|b| *b == b'=').count();
-    within(
-        (text.len() / 4 * 3).saturating_sub(padding),
-        Field::Base64,
-        limits,
-    )?;
+    within((text.len() / 4 * 3).saturating_sub(padding), Field::Base64, limits)?;
     let data = STANDARD.decode(text.as_bytes()).map_err(|error| {
         let is = format!("not readable ({error})");
-        invalid(
-            Field::Base64,
-            is,
-            "base64 in the standard alphabet, padded with =",
-        )
+        invalid(Field::Base64, is, "base64 in the standard alphabet, padded with =")
     })?;
     Ok(Payload::binary(Bytes::from(data)))
 }
@@ -118,11 +108,7 @@ fn content_type<'a>(fields: &Fields<'a>) -> Result<Option<Cow<'a, str>>, HubErro
     match text {
         Some(text) if !printable(&text) => {
             let is = "not printable ASCII";
-            Err(invalid(
-                Field::ContentType,
-                is,
-                "a media type such as application/xml",
-            ))
+            Err(invalid(Field::ContentType, is, "a media type such as application/xml"))
         }
         text => Ok(text),
     }

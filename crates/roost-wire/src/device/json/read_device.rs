@@ -30,10 +30,7 @@ pub(super) fn read(fields: &Fields<'_>, limits: &PayloadLimits) -> Result<FromDe
             qos: fields.qos()?,
             position: fields.position(Field::Position)?,
         },
-        "unsubscribe" => FromDevice::Unsubscribe {
-            id,
-            topic: fields.filter()?,
-        },
+        "unsubscribe" => FromDevice::Unsubscribe { id, topic: fields.filter()? },
         "publish" => FromDevice::Publish {
             id,
             topic: fields.topic()?,
@@ -41,10 +38,7 @@ pub(super) fn read(fields: &Fields<'_>, limits: &PayloadLimits) -> Result<FromDe
             headers: headers::read(fields)?,
             payload: payload::read_required(fields, limits)?,
         },
-        "received" => FromDevice::Received {
-            id,
-            command_id: fields.command_id()?,
-        },
+        "received" => FromDevice::Received { id, command_id: fields.command_id()? },
         "progress" => progress(id, fields)?,
         "result" => result(id, fields, limits)?,
         "ping" => FromDevice::Ping { id },
@@ -81,9 +75,7 @@ fn hello(
     Ok(FromDevice::Hello {
         id,
         keepalive_ms: fields.u32(Field::KeepaliveMs)?,
-        token: fields
-            .string(Field::Token)?
-            .map(|token| Token(token.into_owned())),
+        token: fields.string(Field::Token)?.map(|token| Token(token.into_owned())),
         subscriptions,
         features: features(fields)?,
     })
@@ -91,10 +83,8 @@ fn hello(
 
 fn subscription(raw: &str, limits: &PayloadLimits) -> Result<HelloSubscription, HubError> {
     let fields = Fields::of(raw, limits.depth).ok_or_else(|| {
-        let message = format!(
-            "a subscription is {}; it must be an object with a topic",
-            shown(raw)
-        );
+        let message =
+            format!("a subscription is {}; it must be an object with a topic", shown(raw));
         HubError::new(ErrorCode::FieldInvalid, message)
     })?;
     fields.check()?;
@@ -119,25 +109,19 @@ fn features(fields: &Fields<'_>) -> Result<Vec<String>, HubError> {
     let bounded = |text: &str| text.len() <= MAX_FEATURE_BYTES;
     let features: Option<Vec<String>> = elements
         .iter()
-        .map(|raw| {
-            string(Field::Features, raw)
-                .ok()
-                .filter(|text| bounded(text))
-        })
+        .map(|raw| string(Field::Features, raw).ok().filter(|text| bounded(text)))
         .map(|text| text.map(Cow::into_owned))
         .collect();
-    features
-        .filter(|features| features.len() <= MAX_FEATURES)
-        .ok_or_else(|| {
-            let is = match elements.len() {
-                0..=MAX_FEATURES => "an array with something else in it".to_owned(),
-                many => format!("an array of {many} values"),
-            };
-            let want = format!(
-                "an array of at most {MAX_FEATURES} strings of at most {MAX_FEATURE_BYTES} bytes"
-            );
-            invalid(Field::Features, is, want)
-        })
+    features.filter(|features| features.len() <= MAX_FEATURES).ok_or_else(|| {
+        let is = match elements.len() {
+            0..=MAX_FEATURES => "an array with something else in it".to_owned(),
+            many => format!("an array of {many} values"),
+        };
+        let want = format!(
+            "an array of at most {MAX_FEATURES} strings of at most {MAX_FEATURE_BYTES} bytes"
+        );
+        invalid(Field::Features, is, want)
+    })
 }
 
 fn progress(id: Option<u32>, fields: &Fields<'_>) -> Result<FromDevice, HubError> {

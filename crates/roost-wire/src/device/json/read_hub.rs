@@ -28,9 +28,7 @@ pub(super) fn read(fields: &Fields<'_>, limits: &PayloadLimits) -> Result<ToDevi
         },
         "message" => ToDevice::Message(message(fields, limits)?),
         "command" => command(fields, limits)?,
-        "cancel" => ToDevice::Cancel {
-            command_id: fields.command_id()?,
-        },
+        "cancel" => ToDevice::Cancel { command_id: fields.command_id()? },
         "error" => error(fields)?,
         "gap" => ToDevice::Gap {
             topic: fields.filter()?,
@@ -41,10 +39,9 @@ pub(super) fn read(fields: &Fields<'_>, limits: &PayloadLimits) -> Result<ToDevi
             reason: text(fields, Field::Reason)?.into(),
             retry_after_ms: fields.integer(Field::RetryAfterMs, 0..=u64::MAX)?,
         },
-        "pong" => ToDevice::Pong {
-            id: fields.u32(Field::Id)?,
-            time_ms: fields.time(Field::TimeMs)?,
-        },
+        "pong" => {
+            ToDevice::Pong { id: fields.u32(Field::Id)?, time_ms: fields.time(Field::TimeMs)? }
+        }
         unknown => return Err(unknown_type(unknown, TYPES)),
     })
 }
@@ -89,9 +86,9 @@ fn message(fields: &Fields<'_>, limits: &PayloadLimits) -> Result<Message, HubEr
 
 fn origin(text: &str) -> Result<Origin, HubError> {
     match text.split_once(':') {
-        Some(("device", id)) => DeviceId::new(id)
-            .map(Origin::Device)
-            .map_err(|e| HubError::from(e).at("from")),
+        Some(("device", id)) => {
+            DeviceId::new(id).map(Origin::Device).map_err(|e| HubError::from(e).at("from"))
+        }
         Some(("service", name)) => Ok(Origin::Service(name.into())),
         _ => Err(invalid(Field::From, "neither", "device:ID or service:NAME")),
     }
@@ -116,9 +113,7 @@ fn error(fields: &Fields<'_>) -> Result<ToDevice, HubError> {
         command_id: fields.optional_command_id()?,
         code: text(fields, Field::Code)?.into(),
         message: text(fields, Field::Message)?.into(),
-        field: fields
-            .string(Field::Where)?
-            .map(|field| field.into_owned().into()),
+        field: fields.string(Field::Where)?.map(|field| field.into_owned().into()),
         retryable: fields.boolean(Field::Retryable)?.unwrap_or(false),
     })
 }

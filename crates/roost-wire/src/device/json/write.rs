@@ -124,10 +124,7 @@ pub(super) struct Object<'s> {
 impl<'s> Object<'s> {
     /// Opens an object; [`Object::end`] must follow.
     pub(super) fn open(sink: &'s mut dyn Sink) -> Self {
-        Self {
-            sink,
-            separator: b"{",
-        }
+        Self { sink, separator: b"{" }
     }
 
     /// Opens a message of this `type`.
@@ -234,7 +231,6 @@ impl<'s> Object<'s> {
     /// Closes the object.
     pub(super) fn end(self) {
         // An object of which nothing was written has not been opened yet.
-        self.sink
-            .raw(if self.separator == b"{" { b"{}" } else { b"}" });
+        self.sink.raw(if self.separator == b"{" { b"{}" } else { b"}" });
     }
 }

@@ -15,11 +15,7 @@ pub(super) fn to_device(message: &ToDevice, sink: &mut dyn Sink) {
         ToDevice::Welcome { .. } => welcome(message, sink),
         ToDevice::Command { .. } => command(message, sink),
         ToDevice::Error { .. } => error(message, sink),
-        ToDevice::Ack {
-            id,
-            command_id,
-            position,
-        } => {
+        ToDevice::Ack { id, command_id, position } => {
             let mut object = request(sink, "ack", *id);
             object.optional_text("command_id", command_id.as_ref().map(CommandId::as_str));
             object.optional_text("position", position.as_ref().map(Position::as_str));
@@ -37,10 +33,7 @@ pub(super) fn to_device(message: &ToDevice, sink: &mut dyn Sink) {
             object.optional_text("to", to.as_ref().map(Position::as_str));
             object.end();
         }
-        ToDevice::Goaway {
-            reason,
-            retry_after_ms,
-        } => {
+        ToDevice::Goaway { reason, retry_after_ms } => {
             let mut object = Object::message(sink, "goaway");
             object.text("reason", reason);
             object.optional_number("retry_after_ms", *retry_after_ms);
@@ -70,14 +63,7 @@ pub(super) fn message(message: &Message, sink: &mut dyn Sink) {
 }
 
 fn welcome(message: &ToDevice, sink: &mut dyn Sink) {
-    let ToDevice::Welcome {
-        device_id,
-        session_id,
-        time_ms,
-        keepalive_ms,
-        limits,
-    } = message
-    else {
+    let ToDevice::Welcome { device_id, session_id, time_ms, keepalive_ms, limits } = message else {
         return;
     };
     let mut object = Object::message(sink, "welcome");
@@ -117,15 +103,7 @@ fn command(message: &ToDevice, sink: &mut dyn Sink) {
 }
 
 fn error(message: &ToDevice, sink: &mut dyn Sink) {
-    let ToDevice::Error {
-        id,
-        command_id,
-        code,
-        message,
-        field,
-        retryable,
-    } = message
-    else {
+    let ToDevice::Error { id, command_id, code, message, field, retryable } = message else {
         return;
     };
     let mut object = request(sink, "error", *id);
@@ -146,20 +124,11 @@ pub(super) fn from_device(message: &FromDevice, sink: &mut dyn Sink) {
     let mut object = request(sink, message.kind(), message.id());
     object.optional_text("command_id", message.command_id().map(CommandId::as_str));
     match message {
-        FromDevice::Subscribe {
-            topic,
-            qos,
-            position,
-            ..
-        } => subscription(&mut object, topic.as_str(), *qos, position.as_ref()),
+        FromDevice::Subscribe { topic, qos, position, .. } => {
+            subscription(&mut object, topic.as_str(), *qos, position.as_ref())
+        }
         FromDevice::Unsubscribe { topic, .. } => object.text("topic", topic.as_str()),
-        FromDevice::Publish {
-            topic,
-            payload,
-            qos,
-            headers,
-            ..
-        } => {
+        FromDevice::Publish { topic, payload, qos, headers, .. } => {
             object.text("topic", topic.as_str());
             object.payload(payload);
             object.headers(headers);
@@ -169,12 +138,7 @@ pub(super) fn from_device(message: &FromDevice, sink: &mut dyn Sink) {
             object.optional_number("percent", percent.map(u64::from));
             object.optional_text("note", note.as_deref());
         }
-        FromDevice::Result {
-            status,
-            payload,
-            error,
-            ..
-        } => {
+        FromDevice::Result { status, payload, error, .. } => {
             object.text("status", self::status(*status));
             optional_payload(&mut object, payload.as_ref());
             object.optional_text("error", error.as_deref());
@@ -185,14 +149,7 @@ pub(super) fn from_device(message: &FromDevice, sink: &mut dyn Sink) {
 }
 
 fn hello(message: &FromDevice, sink: &mut dyn Sink) {
-    let FromDevice::Hello {
-        id,
-        keepalive_ms,
-        token,
-        subscriptions,
-        features,
-    } = message
-    else {
+    let FromDevice::Hello { id, keepalive_ms, token, subscriptions, features } = message else {
         return;
     };
     let mut object = request(sink, "hello", *id);

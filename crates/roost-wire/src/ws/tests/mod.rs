@@ -47,14 +47,9 @@ fn feed(
 
 /// A frame as a client sends it, with a key that changes every byte.
 pub(super) fn client_frame(fin: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
-    FrameHead {
-        fin,
-        rsv1: false,
-        opcode,
-        mask: Some([0x37, 0xfa, 0x21, 0x3d]),
-    }
-    .frame(payload)
-    .to_vec()
+    FrameHead { fin, rsv1: false, opcode, mask: Some([0x37, 0xfa, 0x21, 0x3d]) }
+        .frame(payload)
+        .to_vec()
 }
 
 pub(super) fn server(max_message: usize) -> Decoder {

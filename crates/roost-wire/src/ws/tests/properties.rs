@@ -17,12 +17,8 @@ fn stream() -> impl Strategy<Value = (Vec<u8>, Vec<Event<'static>>)> {
 /// A control frame, or a message in fragments with pings between them.
 fn exchange() -> impl Strategy<Value = (Vec<u8>, Vec<Event<'static>>)> {
     prop_oneof![
-        vec(any::<u8>(), 0..=125).prop_map(|b| {
-            (
-                client_frame(true, Opcode::Pong, &b),
-                vec![Event::Pong(b.into())],
-            )
-        }),
+        vec(any::<u8>(), 0..=125)
+            .prop_map(|b| { (client_frame(true, Opcode::Pong, &b), vec![Event::Pong(b.into())],) }),
         (text_payload(), vec(0..200_usize, 0..4)).prop_map(|(text, cuts)| {
             let (bytes, mut events) = fragmented(Opcode::Text, text.as_bytes(), &cuts);
             events.push(Event::Text(text.into()));
@@ -121,15 +117,8 @@ fn a_million_bytes_of_garbage_never_panic_nor_hold_more_than_the_bound() {
     };
     let mut total = 0_usize;
     while total < 1_000_000 {
-        let limits = Limits {
-            max_message: 2000,
-            rsv1: Rsv1::Allow,
-        };
-        let role = if garbage() % 2 == 0 {
-            Role::Server
-        } else {
-            Role::Client
-        };
+        let limits = Limits { max_message: 2000, rsv1: Rsv1::Allow };
+        let role = if garbage() % 2 == 0 { Role::Server } else { Role::Client };
         let mut decoder = Decoder::new(role, limits);
         for _ in 0..8 {
             let mut bytes: Vec<u8> = (0..64).flat_map(|_| garbage().to_le_bytes()).collect();

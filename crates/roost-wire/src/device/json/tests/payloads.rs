@@ -21,11 +21,7 @@ fn payload(fields: &str) -> Payload {
 
 fn bad(fields: &str, words: &str) -> Reject {
     let reject = refused(&publish(fields));
-    assert!(
-        reject.message.contains(words),
-        "{fields}: {}",
-        reject.message
-    );
+    assert!(reject.message.contains(words), "{fields}: {}", reject.message);
     reject
 }
 
@@ -40,10 +36,7 @@ fn json_passes_byte_for_byte() {
         "123456789012345678901234567890",
     ] {
         let payload = payload(&format!("\"payload\": {json} "));
-        assert_eq!(
-            (payload.kind(), payload.as_str()),
-            (PayloadKind::Json, Some(json))
-        );
+        assert_eq!((payload.kind(), payload.as_str()), (PayloadKind::Json, Some(json)));
         assert_eq!(payload.content_type(), "application/json");
     }
 }
@@ -51,39 +44,21 @@ fn json_passes_byte_for_byte() {
 #[test]
 fn text_and_bytes_are_decoded() {
     let xml = payload(r#""text":"<a b=\"c\"\/>\n\ud83e\udd8a","content_type":"application/xml""#);
-    assert_eq!(
-        (xml.kind(), xml.as_str()),
-        (PayloadKind::Text, Some("<a b=\"c\"/>\n🦊"))
-    );
+    assert_eq!((xml.kind(), xml.as_str()), (PayloadKind::Text, Some("<a b=\"c\"/>\n🦊")));
     assert_eq!(xml.content_type(), "application/xml");
-    assert_eq!(
-        payload(r#""text":"""#).content_type(),
-        "text/plain; charset=utf-8"
-    );
+    assert_eq!(payload(r#""text":"""#).content_type(), "text/plain; charset=utf-8");
     let bytes = payload(r#""base64":"AP\/+""#);
-    assert_eq!(
-        (bytes.kind(), &bytes.data()[..]),
-        (PayloadKind::Binary, &b"\x00\xff\xfe"[..])
-    );
+    assert_eq!((bytes.kind(), &bytes.data()[..]), (PayloadKind::Binary, &b"\x00\xff\xfe"[..]));
     assert_eq!(bytes.content_type(), "application/octet-stream");
     assert!(payload(r#""base64":"","text":null"#).is_empty());
 }
 
 #[test]
 fn exactly_one_kind_of_payload() {
-    let reject = bad(
-        r#""text":"a","payload":1"#,
-        "payload and text are both given",
-    );
+    let reject = bad(r#""text":"a","payload":1"#, "payload and text are both given");
     assert_eq!(reject.field.as_deref(), Some("text"));
-    bad(
-        r#""text":"a","base64":"YQ==""#,
-        "text and base64 are both given",
-    );
-    bad(
-        r#""text":null"#,
-        "give payload (any JSON), text (a string) or base64",
-    );
+    bad(r#""text":"a","base64":"YQ==""#, "text and base64 are both given");
+    bad(r#""text":null"#, "give payload (any JSON), text (a string) or base64");
 }
 
 #[test]
@@ -94,10 +69,7 @@ fn payloads_that_cannot_be() {
     }
     bad(r#""text":{}"#, "text is an object; it must be a string");
     bad(r#""base64":1"#, "base64 is 1; it must be a string");
-    bad(
-        r#""text":"","content_type":"a\nb""#,
-        "a media type such as application/xml",
-    );
+    bad(r#""text":"","content_type":"a\nb""#, "a media type such as application/xml");
     let long = format!(r#""text":"","content_type":"{}""#, "x".repeat(256));
     bad(&long, "at most 255");
 }
@@ -123,10 +95,7 @@ fn the_bound_counts_decoded_bytes() {
         };
         assert_eq!(payload.len(), 65_536);
         let reject = at(65_537, fields).unwrap_err();
-        assert_eq!(
-            (reject.code, reject.fatal),
-            (ErrorCode::PayloadTooLarge, false)
-        );
+        assert_eq!((reject.code, reject.fatal), (ErrorCode::PayloadTooLarge, false));
         assert_eq!(
             reject.message,
             "the payload has 65537 bytes (decoded); at most 65536 are taken"
@@ -140,11 +109,7 @@ fn a_payload_from_elsewhere_is_checked_the_same_way() {
     assert_eq!(good, Payload::json(Text::from("{\"a\" : 1}")));
     for bad in ["", "{", "1 2", "undefined"] {
         let error = json_payload(bad, &LIMITS).unwrap_err();
-        assert!(
-            error
-                .message
-                .starts_with("the payload is not one JSON value")
-        );
+        assert!(error.message.starts_with("the payload is not one JSON value"));
     }
     let large = json_payload(&"1".repeat(101), &LIMITS).unwrap_err();
     assert_eq!(large.code, ErrorCode::PayloadTooLarge);

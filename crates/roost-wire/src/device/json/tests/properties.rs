@@ -58,9 +58,7 @@ fn any_status() -> impl Strategy<Value = ResultStatus> {
 fn any_headers() -> impl Strategy<Value = Headers> {
     vec(text(), 0..4).prop_map(|values| {
         let named = values.into_iter().enumerate();
-        named
-            .map(|(i, v)| (Arc::from(format!("h\"{i}")), Arc::from(v)))
-            .collect()
+        named.map(|(i, v)| (Arc::from(format!("h\"{i}")), Arc::from(v))).collect()
     })
 }
 
@@ -99,13 +97,7 @@ fn from_device() -> impl Strategy<Value = FromDevice> {
     );
     prop_oneof![
         hello.prop_map(|((id, keepalive_ms), token, subscriptions, features)| {
-            FromDevice::Hello {
-                id,
-                keepalive_ms,
-                token,
-                subscriptions,
-                features,
-            }
+            FromDevice::Hello { id, keepalive_ms, token, subscriptions, features }
         }),
         (any_id(), any_subscription()).prop_map(|(id, s)| FromDevice::Subscribe {
             id,
@@ -114,50 +106,23 @@ fn from_device() -> impl Strategy<Value = FromDevice> {
             position: s.position,
         }),
         (any_id(), any_filter()).prop_map(|(id, topic)| FromDevice::Unsubscribe { id, topic }),
-        (
-            any_id(),
-            any_topic(),
-            any_payload(),
-            any_qos(),
-            any_headers()
-        )
-            .prop_map(|(id, topic, payload, qos, headers)| {
-                FromDevice::Publish {
-                    id,
-                    topic,
-                    payload,
-                    qos,
-                    headers,
-                }
-            }),
+        (any_id(), any_topic(), any_payload(), any_qos(), any_headers()).prop_map(
+            |(id, topic, payload, qos, headers)| {
+                FromDevice::Publish { id, topic, payload, qos, headers }
+            }
+        ),
         (any_id(), any_command_id())
             .prop_map(|(id, command_id)| FromDevice::Received { id, command_id }),
         (any_id(), any_command_id(), option::of(0..=100_u8), note()).prop_map(
             |(id, command_id, percent, note)| {
-                FromDevice::Progress {
-                    id,
-                    command_id,
-                    percent,
-                    note,
-                }
+                FromDevice::Progress { id, command_id, percent, note }
             }
         ),
-        (
-            any_id(),
-            any_command_id(),
-            any_status(),
-            option::of(any_payload()),
-            note()
-        )
-            .prop_map(|(id, command_id, status, payload, error)| {
-                FromDevice::Result {
-                    id,
-                    command_id,
-                    status,
-                    payload,
-                    error,
-                }
-            }),
+        (any_id(), any_command_id(), any_status(), option::of(any_payload()), note()).prop_map(
+            |(id, command_id, status, payload, error)| {
+                FromDevice::Result { id, command_id, status, payload, error }
+            }
+        ),
         any_id().prop_map(|id| FromDevice::Ping { id }),
     ]
 }
@@ -183,18 +148,9 @@ fn any_message() -> impl Strategy<Value = Message> {
 
 #[expect(clippy::too_many_lines, reason = "one arm for each message")]
 fn to_device() -> impl Strategy<Value = ToDevice> {
-    let welcome = (
-        any_device_id(),
-        any::<[u8; 16]>(),
-        any::<(u64, u32, u64, u64)>(),
-    );
+    let welcome = (any_device_id(), any::<[u8; 16]>(), any::<(u64, u32, u64, u64)>());
     let command = (
-        (
-            any_command_id(),
-            text(),
-            option::of(any_payload()),
-            any_headers(),
-        ),
+        (any_command_id(), text(), option::of(any_payload()), any_headers()),
         any::<(u64, u64, u32)>(),
     );
     let error = (
@@ -202,62 +158,46 @@ fn to_device() -> impl Strategy<Value = ToDevice> {
         (text(), text(), option::of(text()), any::<bool>()),
     );
     prop_oneof![
-        welcome.prop_map(
-            |(device_id, session, (time, keepalive_ms, payload, frame))| {
-                ToDevice::Welcome {
-                    device_id,
-                    session_id: SessionId::from_bytes(session),
-                    time_ms: UnixMillis(time),
-                    keepalive_ms,
-                    limits: WelcomeLimits {
-                        payload_bytes: payload,
-                        frame_bytes: frame,
-                    },
-                }
+        welcome.prop_map(|(device_id, session, (time, keepalive_ms, payload, frame))| {
+            ToDevice::Welcome {
+                device_id,
+                session_id: SessionId::from_bytes(session),
+                time_ms: UnixMillis(time),
+                keepalive_ms,
+                limits: WelcomeLimits { payload_bytes: payload, frame_bytes: frame },
             }
-        ),
-        (any_id(), option::of(any_command_id()), any_position()).prop_map(
-            |(id, command_id, position)| ToDevice::Ack {
-                id,
-                command_id,
-                position
-            }
-        ),
+        }),
+        (any_id(), option::of(any_command_id()), any_position())
+            .prop_map(|(id, command_id, position)| ToDevice::Ack { id, command_id, position }),
         any_message().prop_map(ToDevice::Message),
-        command.prop_map(
-            |((command_id, name, payload, headers), (expires, left, attempt))| {
-                ToDevice::Command {
-                    command_id,
-                    name: name.into(),
-                    payload,
-                    headers,
-                    expires_ms: UnixMillis(expires),
-                    expires_in_ms: left,
-                    attempt,
-                }
-            }
-        ),
-        any_command_id().prop_map(|command_id| ToDevice::Cancel { command_id }),
-        error.prop_map(
-            |((id, command_id), (code, message, field, retryable))| ToDevice::Error {
-                id,
+        command.prop_map(|((command_id, name, payload, headers), (expires, left, attempt))| {
+            ToDevice::Command {
                 command_id,
-                code: code.into(),
-                message: message.into(),
-                field: field.map(Into::into),
-                retryable,
+                name: name.into(),
+                payload,
+                headers,
+                expires_ms: UnixMillis(expires),
+                expires_in_ms: left,
+                attempt,
             }
-        ),
+        }),
+        any_command_id().prop_map(|command_id| ToDevice::Cancel { command_id }),
+        error.prop_map(|((id, command_id), (code, message, field, retryable))| ToDevice::Error {
+            id,
+            command_id,
+            code: code.into(),
+            message: message.into(),
+            field: field.map(Into::into),
+            retryable,
+        }),
         (any_filter(), any_position(), any_position())
             .prop_map(|(topic, from, to)| ToDevice::Gap { topic, from, to }),
         (text(), option::of(any::<u64>())).prop_map(|(reason, retry_after_ms)| ToDevice::Goaway {
             reason: reason.into(),
             retry_after_ms,
         }),
-        (any_id(), any::<u64>()).prop_map(|(id, time)| ToDevice::Pong {
-            id,
-            time_ms: UnixMillis(time)
-        }),
+        (any_id(), any::<u64>())
+            .prop_map(|(id, time)| ToDevice::Pong { id, time_ms: UnixMillis(time) }),
     ]
 }
 
@@ -346,11 +286,7 @@ fn a_million_bytes_of_garbage_never_panic() {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut left = 1_000_000_usize;
     while left > 0 {
-        let mut text = String::from(if left.is_multiple_of(2) {
-            "{\""
-        } else {
-            "[{\""
-        });
+        let mut text = String::from(if left.is_multiple_of(2) { "{\"" } else { "[{\"" });
         for _ in 0..50 {
             state ^= state << 13;
             state ^= state >> 7;

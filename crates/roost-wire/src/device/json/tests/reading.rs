@@ -46,20 +46,14 @@ fn the_examples_of_the_description() {
             headers: vec![],
         })
     );
-    assert_eq!(
-        read(r#"{"type":"ping","id":5}"#),
-        Ok(FromDevice::Ping { id: Some(5) })
-    );
+    assert_eq!(read(r#"{"type":"ping","id":5}"#), Ok(FromDevice::Ping { id: Some(5) }));
 }
 
 #[test]
 fn what_a_device_says_of_a_command() {
     assert_eq!(
         read(r#"{"type":"received","command_id":"01J"}"#),
-        Ok(FromDevice::Received {
-            id: None,
-            command_id: command_id("01J"),
-        })
+        Ok(FromDevice::Received { id: None, command_id: command_id("01J") })
     );
     assert_eq!(
         read(r#"{"type":"progress","command_id":"01J","percent":40,"note":"flushing"}"#),
@@ -98,13 +92,7 @@ fn defaults_nulls_and_unknown_fields() {
     let unknown = " { \"new\" : [ { } ] , \"t\\u0079pe\" : \"ping\" , \"new\":1 }\n";
     assert_eq!(read(unknown), Ok(FromDevice::Ping { id: None }));
     let unsubscribe = read(r#"{"topic":"a\/+","type":"unsubscribe"}"#);
-    assert_eq!(
-        unsubscribe,
-        Ok(FromDevice::Unsubscribe {
-            id: None,
-            topic: filter("a/+"),
-        })
-    );
+    assert_eq!(unsubscribe, Ok(FromDevice::Unsubscribe { id: None, topic: filter("a/+") }));
 }
 
 #[test]
@@ -124,10 +112,7 @@ fn headers_keep_their_order() {
     let Ok(FromDevice::Publish { headers, .. }) = read(publish) else {
         panic!("a publish");
     };
-    assert_eq!(
-        headers,
-        [("z".into(), "1".into()), ("a".into(), "é".into())]
-    );
+    assert_eq!(headers, [("z".into(), "1".into()), ("a".into(), "é".into())]);
 }
 
 #[test]

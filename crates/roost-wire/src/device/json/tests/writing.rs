@@ -10,15 +10,9 @@ use crate::ws::{Opcode, encode_message};
 #[track_caller]
 fn check(message: &ToDevice, expected: &str) {
     assert_eq!(String::from_utf8(encode(message)).unwrap(), expected);
-    assert_eq!(
-        frame(message),
-        encode_message(Opcode::Text, expected.as_bytes())
-    );
+    assert_eq!(frame(message), encode_message(Opcode::Text, expected.as_bytes()));
     let limits = PayloadLimits::default();
-    assert_eq!(
-        decode_to_device(expected, &limits),
-        vec![Ok(message.clone())]
-    );
+    assert_eq!(decode_to_device(expected, &limits), vec![Ok(message.clone())]);
 }
 
 fn message(payload: Payload) -> Message {
@@ -41,10 +35,7 @@ fn the_examples_of_the_description() {
             session_id: SessionId::from_bytes([0x9c; 16]),
             time_ms: UnixMillis(1_795_176_000_000),
             keepalive_ms: 60_000,
-            limits: WelcomeLimits {
-                payload_bytes: 65_536,
-                frame_bytes: 131_072,
-            },
+            limits: WelcomeLimits { payload_bytes: 65_536, frame_bytes: 131_072 },
         },
         r#"{"type":"welcome","device_id":"thermo-1","session_id":"9c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9c","time_ms":1795176000000,"keepalive_ms":60000,"limits":{"payload_bytes":65536,"frame_bytes":131072}}"#,
     );
@@ -54,32 +45,18 @@ fn the_examples_of_the_description() {
         position: Position::parse(position),
     };
     check(&ack(Some(1), None, ""), r#"{"type":"ack","id":1}"#);
+    check(&ack(Some(2), None, "k3:7"), r#"{"type":"ack","id":2,"position":"k3:7"}"#);
+    check(&ack(None, Some(command_id("01J")), ""), r#"{"type":"ack","command_id":"01J"}"#);
     check(
-        &ack(Some(2), None, "k3:7"),
-        r#"{"type":"ack","id":2,"position":"k3:7"}"#,
-    );
-    check(
-        &ack(None, Some(command_id("01J")), ""),
-        r#"{"type":"ack","command_id":"01J"}"#,
-    );
-    check(
-        &ToDevice::Cancel {
-            command_id: command_id("01J"),
-        },
+        &ToDevice::Cancel { command_id: command_id("01J") },
         r#"{"type":"cancel","command_id":"01J"}"#,
     );
     check(
-        &ToDevice::Goaway {
-            reason: "draining".into(),
-            retry_after_ms: Some(1700),
-        },
+        &ToDevice::Goaway { reason: "draining".into(), retry_after_ms: Some(1700) },
         r#"{"type":"goaway","reason":"draining","retry_after_ms":1700}"#,
     );
     check(
-        &ToDevice::Pong {
-            id: Some(0),
-            time_ms: UnixMillis(0),
-        },
+        &ToDevice::Pong { id: Some(0), time_ms: UnixMillis(0) },
         r#"{"type":"pong","id":0,"time_ms":0}"#,
     );
 }
@@ -152,9 +129,7 @@ fn a_fan_out_frame_is_the_frame_of_the_message() {
 #[test]
 fn a_client_passes_over_what_it_does_not_know() {
     let limits = PayloadLimits::default();
-    let reject = decode_to_device(r#"{"type":"hint"}"#, &limits)
-        .remove(0)
-        .unwrap_err();
+    let reject = decode_to_device(r#"{"type":"hint"}"#, &limits).remove(0).unwrap_err();
     assert_eq!((reject.code, reject.fatal), (ErrorCode::UnknownType, false));
     let error =
         r#"{"type":"error","code":"NEWER_THAN_I","message":"m","retryable":true,"more":[]}"#;

@@ -1,0 +1,211 @@
+#!/usr/bin/env bash
+# Every check of this repository, by name, in the order of how soon it can fail.
+#
+#   scripts/test.sh                     all of them, from a clean clone on
+#   scripts/test.sh --only NAME …       these (repeatable)
+#   scripts/test.sh --skip NAME …       all but these
+#   scripts/test.sh --list              which there are
+#
+# What is missing is installed by package name (apt, with root or sudo; a Python environment in .venv;
+# npm in tests/interop). Rust, Node and Python must be there. Nothing outside loopback is touched but
+# package registries, through their own clients.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+here=$PWD
+colour=never
+if [ -t 1 ]; then colour=auto; fi
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-$colour}
+target=${CARGO_TARGET_DIR:-target}
+
+# name | needs | what it shows
+checks() {
+  cat <<'LIST'
+fmt|rust|the code is formatted
+layers|rust python|crates depend only on lower levels; only roost-redis names the redis client
+repository|python|scripts parse; nothing committed names a package registry's host or has lost its place
+clippy|rust cc|no warnings, in any target, with all features
+build|rust cc|everything builds (debug), once for all checks that follow
+unit|rust cc redis|unit, contract and property tests of every crate, and the examples in their documents
+topologies|rust cc redis|the same scenarios on one node in memory, one on Redis, two edges and a control node
+two-edges|rust cc redis|two edges and a control node as processes: a command, 1,000 messages each once, one session
+mailbox|rust cc redis|commands that wait, expire, are cancelled, time out for their caller, come again
+payloads|rust cc redis|JSON, text and bytes pass unchanged up to the limit; over it the documented answer
+hostile|rust cc|bad input, each with its documented end, while 50 neighbours go on
+edge-killed|rust cc redis|kill -9 of an edge: its devices go offline and answer through the other one
+redis-outage|rust cc redis|Redis stopped, and Redis restarted empty, under 1,000 devices: nobody is cut off
+shutdown|rust cc redis|SIGTERM: goaway, 1012, exit 0
+metrics|rust cc redis|each metric moves, and more devices make no more series
+cli|rust cc|exit codes, --json, and every mistake of a configuration named
+release|rust cc|the release build
+demo|rust cc|cargo run --release -- demo --once
+interop|rust cc redis python node|devices of Node and Python, a Python back end, as the README has them
+echo|rust cc python|RFC 6455 against /v1/echo: 70,000 fragments, 16 MiB, and what is not allowed
+idle|rust cc redis|roost bench idle on Redis, short: what an idle device costs
+LIST
+}
+
+# === the checks ===
+
+e2e() {
+  # Serially: several of these tests promise something within a time.
+  cargo test --workspace --all-features --test e2e -- --test-threads "${2:-1}" "$1::"
+}
+build_debug() { cargo build --workspace --all-targets --all-features --quiet; }
+
+check_fmt() { cargo fmt --all --check -- --color "$colour"; }
+check_layers() { python3 scripts/check-layers.py; }
+check_repository() { python3 scripts/check-repository.py; }
+check_clippy() { cargo clippy --workspace --all-targets --all-features --quiet -- -D warnings; }
+check_build() { build_debug; }
+check_unit() { cargo test --workspace --all-features --exclude roost-tests --no-fail-fast --quiet; }
+check_topologies() { build_debug && e2e topologies 2; }
+check_two_edges() { build_debug && e2e two_edges; }
+check_mailbox() { build_debug && e2e mailbox 2; }
+check_payloads() { build_debug && e2e payloads 2; }
+check_hostile() { build_debug && e2e hostile; }
+check_edge_killed() { build_debug && e2e edge_killed; }
+check_redis_outage() { build_debug && e2e redis_outage; }
+check_shutdown() { build_debug && e2e shutdown; }
+check_metrics() { build_debug && e2e metrics; }
+check_cli() { build_debug && e2e cli 2; }
+check_release() { cargo build --release --quiet; }
+check_demo() { check_release && cargo run --release --quiet -- demo --once; }
+check_interop() { check_release && .venv/bin/python tests/interop/run.py "$target/release/roost"; }
+check_echo() { check_release && .venv/bin/python tests/interop/echo.py "$target/release/roost"; }
+check_idle() { check_release && "$target/release/roost" bench idle --n "${ROOST_TEST_IDLE_DEVICES:-2000}"; }
+
+# === what they need ===
+
+say() { printf '\n== %s\n' "$*"; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+updated=
+apt_install() {
+  if ! command -v apt-get >/dev/null; then
+    echo "missing: $*; install it by this system's package manager" >&2
+    return 1
+  fi
+  say "installing $*"
+  if [ -z "$updated" ]; then
+    as_root apt-get update -qq
+    updated=yes
+  fi
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+need_rust() {
+  command -v cargo >/dev/null && return
+  echo "missing: Rust; see https://rustup.rs (rust-toolchain.toml says which)" >&2
+  return 1
+}
+
+need_cc() { command -v cc >/dev/null || apt_install gcc libc6-dev; }
+
+need_redis() {
+  command -v redis-server >/dev/null && return
+  apt_install redis-server
+  # The package may start a server of its own; tests start theirs on free ports.
+  if command -v systemctl >/dev/null && [ -d /run/systemd/system ]; then
+    as_root systemctl disable --now redis-server >/dev/null 2>&1 || true
+  else
+    as_root service redis-server stop >/dev/null 2>&1 || true
+  fi
+}
+
+need_python() {
+  command -v python3 >/dev/null || apt_install python3
+  # Only what talks to a hub needs more than the standard library.
+  case " ${selected[*]} " in *" interop "* | *" echo "*) ;; *) return 0 ;; esac
+  if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then apt_install python3-venv; fi
+  if ! cmp -s tests/interop/requirements.txt .venv/requirements.txt; then
+    say "Python packages into .venv"
+    python3 -m venv .venv
+    .venv/bin/pip install --quiet --disable-pip-version-check --requirement tests/interop/requirements.txt
+    cp tests/interop/requirements.txt .venv/requirements.txt
+  fi
+}
+
+need_node() {
+  command -v npm >/dev/null || apt_install nodejs npm
+  if ! cmp -s tests/interop/package-lock.json tests/interop/node_modules/.locked.json; then
+    say "Node packages into tests/interop"
+    (cd tests/interop && npm ci --silent)
+    cp tests/interop/package-lock.json tests/interop/node_modules/.locked.json
+  fi
+}
+
+# === which, and how they went ===
+
+names() { checks | cut -d'|' -f1; }
+field() { checks | awk -F'|' -v name="$1" -v field="$2" '$1 == name { print $field }'; }
+known() {
+  names | grep -qxF -- "$1" && return
+  echo "there is no check named $1; scripts/test.sh --list shows them" >&2
+  exit 2
+}
+
+only=() skip=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --list)
+      checks | awk -F'|' '{ printf "%-14s %s\n", $1, $3 }'
+      exit ;;
+    --only | --skip)
+      [ $# -ge 2 ] || { echo "$1 needs the name of a check" >&2; exit 2; }
+      known "$2"
+      if [ "$1" = --only ]; then only+=("$2"); else skip+=("$2"); fi
+      shift 2 ;;
+    -h | --help)
+      awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$here/scripts/test.sh"
+      exit ;;
+    *)
+      echo "unknown argument $1; try --help" >&2
+      exit 2 ;;
+  esac
+done
+
+selected=()
+for name in $(names); do
+  if [ ${#only[@]} -gt 0 ]; then
+    case " ${only[*]} " in *" $name "*) ;; *) continue ;; esac
+  fi
+  case " ${skip[*]-} " in *" $name "*) continue ;; esac
+  selected+=("$name")
+done
+if [ ${#selected[@]} -eq 0 ]; then
+  echo "nothing is left to check" >&2
+  exit 2
+fi
+
+needs=$(for name in "${selected[@]}"; do field "$name" 2; done | tr ' ' '\n' | sort -u)
+for need in $needs; do "need_$need"; done
+
+# A thousand devices and their hub in one machine take descriptors.
+ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
+
+passed=0 failed=0 table=
+for name in "${selected[@]}"; do
+  say "$name: $(field "$name" 3)"
+  began=$SECONDS
+  # Not in a condition, where `set -e` would be off for all that it calls.
+  set +e
+  (set -e; "check_${name//-/_}")
+  status=$?
+  set -e
+  if [ $status -eq 0 ]; then
+    result=passed
+    passed=$((passed + 1))
+  else
+    result=FAILED
+    failed=$((failed + 1))
+  fi
+  table+=$(printf '%-14s %-7s %5d s' "$name" "$result" $((SECONDS - began)))$'\n'
+done
+
+say summary
+printf '%s\n' "$table"
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
