@@ -62,6 +62,8 @@ class Hub:
         self.redis, self.grpc, self.prometheus = free_port(), free_port(), free_port()
         self.devices = {name: free_port() for name in EDGES}
         self.admin = {name: free_port() for name in (*EDGES, "control-1")}
+        # Scraped from the start, there only for a while: see `draining`.
+        self.passing = {"edge-3": free_port()}
 
     def __enter__(self):
         try:
@@ -103,7 +105,7 @@ class Hub:
 
     def watch(self) -> None:
         """Starts the Prometheus, with the rules that the chart ships."""
-        targets = [{"targets": [f"127.0.0.1:{port}"], "labels": {"namespace": "local", "pod": name}} for name, port in self.admin.items()]
+        targets = [{"targets": [f"127.0.0.1:{port}"], "labels": {"namespace": "local", "pod": name}} for name, port in (self.admin | self.passing).items()]
         config = {
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(RULES)],
@@ -142,7 +144,7 @@ class Hub:
 
     def draining(self, devices: int, seconds: int) -> list[tuple[float, ...]]:
         """A third edge with devices is told to end: its (state, remaining, duration) until it has."""
-        self.devices["edge-3"], self.admin["edge-3"] = free_port(), free_port()
+        self.devices["edge-3"], self.admin["edge-3"] = free_port(), self.passing["edge-3"]
         edge = self.node("edge-3", ROOST_SHUTDOWN__DRAIN=f"{seconds}s")
         try:
             wait_for("edge-3 is ready", lambda: '"ready"' in get(f"http://127.0.0.1:{self.admin['edge-3']}/readyz"))

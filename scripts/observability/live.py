@@ -143,7 +143,7 @@ def check_outage(hub: Hub, report: Report) -> None:
 
 def check_drain(hub: Hub, report: Report) -> None:
     """A drain shows what it has left, falling, and how long it takes, growing."""
-    seen = [(remaining, duration) for state, remaining, duration in hub.draining(200, 3) if state == 1]
+    seen = [(remaining, duration) for state, remaining, duration in hub.draining(300, 5) if state == 1]
     left, lasted = [remaining for remaining, _ in seen], [duration for _, duration in seen]
     good = len(seen) > 3 and left == sorted(left, reverse=True) and left[0] > 2 * left[-1] and lasted == sorted(lasted) and lasted[-1] > 1
     report.line(good, "a drain shows what it has left", f"{left[0]:.0f} to {left[-1]:.0f} in {lasted[-1]:.1f} s" if seen else "nothing was seen")
@@ -158,7 +158,7 @@ def check_names(hub: Hub, report: Report) -> None:
 
 def check(hub: Hub, report: Report) -> list[dict]:
     """All of it; gives the targets."""
-    scraped = "count(count_over_time(up[1m]) >= 5)"
+    scraped = "count(sum_over_time(up[1m]) >= 5)"
     wait_for("Prometheus has scraped each node five times", lambda: hub.ask("query", query=scraped)["result"][0]["value"][1] == str(len(hub.admin)))
     check_outage(hub, report)
     every = run_targets(hub, report)

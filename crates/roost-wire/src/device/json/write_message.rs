@@ -125,7 +125,7 @@ pub(super) fn from_device(message: &FromDevice, sink: &mut dyn Sink) {
     object.optional_text("command_id", message.command_id().map(CommandId::as_str));
     match message {
         FromDevice::Subscribe { topic, qos, position, .. } => {
-            subscription(&mut object, topic.as_str(), *qos, position.as_ref())
+            subscription(&mut object, topic.as_str(), *qos, position.as_ref());
         }
         FromDevice::Unsubscribe { topic, .. } => object.text("topic", topic.as_str()),
         FromDevice::Publish { topic, payload, qos, headers, .. } => {

@@ -86,7 +86,6 @@ fn any_subscription() -> impl Strategy<Value = HelloSubscription> {
     })
 }
 
-#[expect(clippy::too_many_lines, reason = "one arm for each message")]
 fn from_device() -> impl Strategy<Value = FromDevice> {
     let note = || option::of(text().prop_map(Arc::<str>::from));
     let hello = (
@@ -146,7 +145,6 @@ fn any_message() -> impl Strategy<Value = Message> {
     )
 }
 
-#[expect(clippy::too_many_lines, reason = "one arm for each message")]
 fn to_device() -> impl Strategy<Value = ToDevice> {
     let welcome = (any_device_id(), any::<[u8; 16]>(), any::<(u64, u32, u64, u64)>());
     let command = (

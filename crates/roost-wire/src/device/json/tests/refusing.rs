@@ -31,7 +31,6 @@ fn types_and_missing_fields() {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn values_that_cannot_be() {
     let cases = [
         (
