@@ -22,6 +22,7 @@ LEVELS = {
     "roost-control": 3,
     "roost-bench": 3,
     "roost": 4,
+    "roost-checker": 5,
     "roost-testkit": 5,
     "roost-tests": 6,
 }

@@ -40,7 +40,9 @@ release|rust cc|the release build
 demo|rust cc|cargo run --release -- demo --once
 interop|rust cc redis python node|devices of Node and Python, a Python back end, as the README has them
 echo|rust cc python|RFC 6455 against /v1/echo: 70,000 fragments, 16 MiB, and what is not allowed
-idle|rust cc redis|roost bench idle on Redis, short: what an idle device costs
+idle|rust cc redis|roost bench idle, short: what an idle device costs on a Redis of its own
+chart|rust cc redis python node|the Helm chart: lint, every value set rendered and valid, what must be refused, a policy scan
+observability|rust cc redis python|rules, alerts and dashboards against a real Prometheus that scrapes a real hub
 LIST
 }
 
@@ -118,7 +120,7 @@ need_redis() {
 need_python() {
   command -v python3 >/dev/null || apt_install python3
   # Only what talks to a hub needs more than the standard library.
-  case " ${selected[*]} " in *" interop "* | *" echo "*) ;; *) return 0 ;; esac
+  case " ${selected[*]} " in *" interop "* | *" echo "* | *" chart "* | *" observability "*) ;; *) return 0 ;; esac
   if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then apt_install python3-venv; fi
   if ! cmp -s tests/interop/requirements.txt .venv/requirements.txt; then
     say "Python packages into .venv"

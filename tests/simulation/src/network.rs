@@ -3,7 +3,7 @@
 
 use roost_cluster::{Report, StoreError};
 
-use crate::settings::{CALL_LIMIT, ms};
+use crate::settings::{CALL_LIMIT, Waits, ms};
 use crate::store::{Answer, Request};
 use crate::world::{Happening, Purpose, World};
 
@@ -25,10 +25,12 @@ pub(crate) struct Held {
 
 /// Whether an answer is, or leads to, something that must outlive a failover: an acceptance, a
 /// delivery, an end that somebody is told.
-fn is_promise(request: &Request) -> bool {
+fn is_promise(request: &Request, waits: &Waits) -> bool {
     match request {
-        Request::Report(_, _, _, report) => matches!(report, Report::Result(_)),
-        Request::Enqueue(..) | Request::Read(..) | Request::Cancel(..) | Request::Get(..) => true,
+        Request::Enqueue(..) => waits.accepted,
+        Request::Read(..) => waits.read,
+        Request::Report(_, _, _, Report::Result(_)) => waits.result,
+        Request::Cancel(..) | Request::Get(..) => waits.seen,
         _ => false,
     }
 }
@@ -62,7 +64,10 @@ impl World {
         let lag = self.rng.between(1, 60);
         let lag = lag.max(self.cut_until.saturating_sub(self.now));
         self.after(lag, Happening::Replicated { epoch: self.store.epoch, place });
-        if answer.is_ok() && is_promise(&call.request) && self.store.replicated() < place {
+        if answer.is_ok()
+            && is_promise(&call.request, &self.settings.waits)
+            && self.store.replicated() < place
+        {
             self.held.push(Held { place, number: call.number, answer });
         } else {
             self.reply(call.number, answer);
@@ -76,7 +81,8 @@ impl World {
         }
         self.store.replicate(place);
         let done = self.store.replicated();
-        let (ready, held) = std::mem::take(&mut self.held).into_iter().partition(|held| held.place <= done);
+        let (ready, held) =
+            std::mem::take(&mut self.held).into_iter().partition(|held| held.place <= done);
         self.held = held;
         let ready: Vec<Held> = ready;
         for held in ready {

@@ -66,6 +66,19 @@ impl Default for Rates {
     }
 }
 
+/// Which answers are held back until a replica has what they tell (`WAIT`).
+#[derive(Debug, Clone)]
+pub struct Waits {
+    /// That a command is accepted.
+    pub accepted: bool,
+    /// What a session reads from its mailbox, and hands to the device.
+    pub read: bool,
+    /// That a device's result is taken.
+    pub result: bool,
+    /// That a command is cancelled, and how a command stands.
+    pub seen: bool,
+}
+
 /// What a run is made of.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -73,13 +86,16 @@ pub struct Settings {
     pub compare_sessions: bool,
     /// Whether the store refuses what comes after its time.
     pub not_after: bool,
+    /// What is promised only once it is replicated.
+    pub waits: Waits,
     /// How often what goes wrong.
     pub rates: Rates,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { compare_sessions: true, not_after: true, rates: Rates::default() }
+        let waits = Waits { accepted: true, read: true, result: true, seen: true };
+        Self { compare_sessions: true, not_after: true, waits, rates: Rates::default() }
     }
 }
 

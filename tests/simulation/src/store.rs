@@ -42,7 +42,7 @@ pub(crate) enum Reply {
     Batch(Batch),
     Reported(Reported),
     Cancelled(Cancelled),
-    Command(Option<Command>),
+    Command(Option<Box<Command>>),
     Findings(Vec<SweepFinding>),
     Nodes(Vec<NodeRef>),
     Done,
@@ -204,7 +204,9 @@ impl Engine {
                 now(mail.report(device, session, id, report)).map(Reply::Reported)
             }
             Request::Cancel(device, id) => now(mail.cancel(device, id)).map(Reply::Cancelled),
-            Request::Get(device, id) => now(mail.get(device, id, None)).map(Reply::Command),
+            Request::Get(device, id) => {
+                now(mail.get(device, id, None)).map(|found| Reply::Command(found.map(Box::new)))
+            }
             Request::Heartbeat(node) => {
                 now(nodes.heartbeat(&info(node, self.at))).map(|()| Reply::Done)
             }

@@ -71,7 +71,7 @@ struct Entry {
 pub(crate) struct World {
     pub(crate) now: u64,
     pub(crate) rng: Rng,
-    settings: Settings,
+    pub(crate) settings: Settings,
     queue: BinaryHeap<Reverse<Entry>>,
     entries: u64,
     pub(crate) ops: u64,

@@ -1,0 +1,44 @@
+//! Runs seeds of the simulation: `cargo run -p roost-simulation --example seeds [COUNT] [FIRST]
+//! [no-session-comparison|no-not-after|no-wait-accepted|no-wait-read|no-wait-result|no-wait-seen]...`.
+//! Stops at the first violation and shows it.
+#![expect(clippy::print_stdout, reason = "this is a program whose output is its purpose")]
+
+use std::process::ExitCode;
+
+use roost_simulation::{Settings, run};
+
+fn main() -> ExitCode {
+    let mut numbers = Vec::new();
+    let mut settings = Settings::default();
+    for argument in std::env::args().skip(1) {
+        match (argument.as_str(), argument.parse::<u64>()) {
+            ("no-session-comparison", _) => settings.compare_sessions = false,
+            ("no-not-after", _) => settings.not_after = false,
+            ("no-wait-accepted", _) => settings.waits.accepted = false,
+            ("no-wait-read", _) => settings.waits.read = false,
+            ("no-wait-result", _) => settings.waits.result = false,
+            ("no-wait-seen", _) => settings.waits.seen = false,
+            (_, Ok(number)) => numbers.push(number),
+            (_, Err(error)) => {
+                println!("{argument:?} is neither a number nor a rule to take out: {error}");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    let count = numbers.first().copied().unwrap_or(1_000);
+    let first = numbers.get(1).copied().unwrap_or(0);
+    let mut deliveries = 0;
+    for seed in first..first + count {
+        let outcome = run(seed, &settings);
+        deliveries += outcome.report.deliveries;
+        if !outcome.report.is_clean() {
+            println!("seed {seed}: {}", outcome.report.explain(&outcome.history, 1));
+            return ExitCode::FAILURE;
+        }
+        if (seed + 1) % 1_000 == 0 {
+            println!("up to seed {seed}: nothing; this one: {}", outcome.report);
+        }
+    }
+    println!("{count} seeds from {first}: no violation, {deliveries} deliveries");
+    ExitCode::SUCCESS
+}
