@@ -15,6 +15,7 @@ mod sessions;
 mod store;
 mod sweeper;
 mod switchboard;
+mod watcher;
 
 pub use bus::{Bus, BusEvent, NodeEvent, Resubscribed};
 pub use clock::{Clock, HubClock, ManualClock};
@@ -33,3 +34,4 @@ pub use sessions::{
 };
 pub use store::{Durability, Store, StoreHealth, StoreSettings};
 pub use switchboard::{NodeSink, Switchboard};
+pub use watcher::PresenceWatcher;

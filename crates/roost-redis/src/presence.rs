@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use roost_cluster::{PresenceEvent, PresenceItem, StoreError};
+use roost_cluster::{PresenceItem, PresenceWatcher, StoreError};
 use roost_types::TenantId;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -18,8 +18,6 @@ use crate::link::Link;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long rings are gathered before the streams are read.
 const GATHER: Duration = Duration::from_millis(5);
-/// How many events a watcher may lag behind before it gets a gap.
-const WATCH_QUEUE: usize = 4_096;
 
 /// Asks the task for a watch.
 #[derive(Debug)]
@@ -57,14 +55,6 @@ pub(crate) async fn run(
     stop.run_until_cancelled(task).await;
 }
 
-#[derive(Debug)]
-struct Watcher {
-    tenant: TenantId,
-    sender: mpsc::Sender<PresenceItem>,
-    /// Something was dropped; to be said before the next event.
-    lagged: bool,
-}
-
 struct Tail {
     link: Arc<Link>,
     bus: Arc<BusNode>,
@@ -75,27 +65,7 @@ struct Tail {
     epoch: u64,
     /// A look failed: whether the streams still have all since the last one is to be asked.
     unsure: bool,
-    watchers: Vec<Watcher>,
-}
-
-// === impl Watcher ===
-
-impl Watcher {
-    /// Whether the watcher is still there.
-    fn offer(&mut self, event: &PresenceEvent) -> bool {
-        if event.device.tenant == self.tenant {
-            self.say_gap();
-            let item = PresenceItem::Event(event.clone());
-            self.lagged |= self.sender.try_send(item).is_err();
-        }
-        !self.sender.is_closed()
-    }
-
-    fn say_gap(&mut self) {
-        if self.lagged {
-            self.lagged = self.sender.try_send(PresenceItem::Gap).is_err();
-        }
-    }
+    watchers: Vec<PresenceWatcher>,
 }
 
 // === impl Tail ===
@@ -142,8 +112,10 @@ impl Tail {
             Some(cursor) => self.missed(cursor).await?,
             None => (Vec::new(), false),
         };
-        let (sender, receiver) = mpsc::channel(WATCH_QUEUE + missed.len());
-        let mut watcher = Watcher { tenant, sender, lagged };
+        let (mut watcher, receiver) = PresenceWatcher::new(tenant, missed.len());
+        if lagged {
+            watcher.lag();
+        }
         watcher.say_gap();
         for placed in &missed {
             watcher.offer(&placed.event);
@@ -189,11 +161,11 @@ impl Tail {
         let epoch = self.link.facts().epoch;
         if epoch != self.epoch {
             self.epoch = epoch;
-            self.watchers.iter_mut().for_each(|watcher| watcher.lagged = true);
+            self.watchers.iter_mut().for_each(PresenceWatcher::lag);
         }
         if self.unsure {
             if self.streams.was_trimmed(&at).await? {
-                self.watchers.iter_mut().for_each(|watcher| watcher.lagged = true);
+                self.watchers.iter_mut().for_each(PresenceWatcher::lag);
             }
             self.unsure = false;
         }
@@ -203,46 +175,8 @@ impl Tail {
             }
             self.watchers.retain_mut(|watcher| watcher.offer(&placed.event));
         }
-        self.watchers.iter_mut().for_each(Watcher::say_gap);
-        self.watchers.retain(|watcher| !watcher.sender.is_closed());
+        self.watchers.iter_mut().for_each(PresenceWatcher::say_gap);
+        self.watchers.retain(PresenceWatcher::is_wanted);
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use roost_cluster::PresenceKind;
-    use roost_types::{DeviceId, DeviceKey, NodeId, SessionId, UnixMillis};
-
-    fn event(tenant: &str) -> PresenceEvent {
-        PresenceEvent {
-            id: "1".into(),
-            cursor: "1".into(),
-            device: DeviceKey::new(TenantId::new(tenant).unwrap(), DeviceId::new("d").unwrap()),
-            kind: PresenceKind::Connected,
-            session: SessionId::from_bytes([1; 16]),
-            node: NodeId::new("n").unwrap(),
-            time: UnixMillis(1),
-            close: None,
-        }
-    }
-
-    #[test]
-    fn a_slow_watcher_gets_a_gap_where_events_are_missing() {
-        let (sender, mut receiver) = mpsc::channel(2);
-        let mut watcher = Watcher { tenant: TenantId::new("t").unwrap(), sender, lagged: false };
-        for _ in 0..5 {
-            assert!(watcher.offer(&event("t")) && watcher.offer(&event("other")));
-        }
-        for _ in 0..2 {
-            assert_eq!(receiver.try_recv(), Ok(PresenceItem::Event(event("t"))));
-        }
-        watcher.say_gap();
-        watcher.offer(&event("t"));
-        assert_eq!(receiver.try_recv(), Ok(PresenceItem::Gap));
-        assert_eq!(receiver.try_recv(), Ok(PresenceItem::Event(event("t"))));
-        drop(receiver);
-        assert!(!watcher.offer(&event("t")));
     }
 }

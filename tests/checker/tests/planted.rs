@@ -67,6 +67,25 @@ fn an_accepted_command_that_never_comes_is_lost() {
 }
 
 #[test]
+fn a_result_that_was_acknowledged_and_is_gone_is_lost() {
+    let base = [SEND_1, OK_1, DELIVER_1, RESULT_1, OK_3];
+    let seen = |state: &str, t: u64, since: u64| {
+        DONE_1
+            .replace("SUCCEEDED", state)
+            .replace("9000", &t.to_string())
+            .replace("8500", &since.to_string())
+    };
+    let (sent, expired) = (seen("SENT", 9_000, 8_500), seen("EXPIRED", 99_000, 98_000));
+    caught(Rule::NothingLost, &[&base[..], &[&sent]].concat());
+    clean(&[&base[..], &[&seen("SENT", 9_000, 7_500)]].concat());
+    let in_time = SEND_1.replace(":60}", ":90}");
+    caught(Rule::NothingLost, &[&[&*in_time], &base[1..], &[&*expired]].concat());
+    // Acknowledged after the end: it came late.
+    let late = OK_3.replace("8000", "95000");
+    clean(&[&[&*in_time], &base[1..4], &[&*late, &*expired]].concat());
+}
+
+#[test]
 fn what_a_failover_takes_is_lost_only_where_it_was_promised() {
     let volatile = r#"{"t":2000,"e":"ok","op":1,"seq":1,"created":true,"volatile":true}"#;
     let failover = r#"{"t":3000,"e":"failover","pos":9,"back_to":3}"#;

@@ -34,6 +34,8 @@ pub(crate) struct Edge {
     /// How many sessions of this round are to be confirmed yet; `None` where no round runs.
     unconfirmed: Option<usize>,
     pub(crate) stopped_until: u64,
+    /// Whether it minds its lease.
+    leases: bool,
     conns: BTreeMap<SessionId, Conn>,
 }
 
@@ -62,7 +64,7 @@ struct Conn {
 // === impl Edge ===
 
 impl Edge {
-    pub(crate) fn new(number: usize, rng: &mut Rng) -> Self {
+    pub(crate) fn new(number: usize, leases: bool, rng: &mut Rng) -> Self {
         Self {
             node: node_ref(&format!("edge-{number}")),
             skew: rng.between(0, 2 * SKEW + 1),
@@ -71,6 +73,7 @@ impl Edge {
             round: 0,
             unconfirmed: None,
             stopped_until: 0,
+            leases,
             conns: BTreeMap::new(),
         }
     }
@@ -80,7 +83,7 @@ impl Edge {
     }
 
     fn may_act(&self, now: u64) -> bool {
-        !self.suspended && now < self.lease_until
+        !self.leases || (!self.suspended && now < self.lease_until)
     }
 }
 

@@ -12,7 +12,7 @@ mod world;
 
 use roost_checker::{History, Options, Report, check};
 
-pub use settings::{Rates, Settings};
+pub use settings::{Promise, Rates, Settings};
 
 /// What became of one run.
 #[derive(Debug)]

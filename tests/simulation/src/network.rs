@@ -3,7 +3,7 @@
 
 use roost_cluster::{Report, StoreError};
 
-use crate::settings::{CALL_LIMIT, Waits, ms};
+use crate::settings::{CALL_LIMIT, Promise, ms};
 use crate::store::{Answer, Request};
 use crate::world::{Happening, Purpose, World};
 
@@ -23,15 +23,14 @@ pub(crate) struct Held {
     answer: Answer,
 }
 
-/// Whether an answer is, or leads to, something that must outlive a failover: an acceptance, a
-/// delivery, an end that somebody is told.
-fn is_promise(request: &Request, waits: &Waits) -> bool {
+/// What the answer to this promises: an acceptance, a delivery, an end that somebody is told.
+fn promise(request: &Request) -> Option<Promise> {
     match request {
-        Request::Enqueue(..) => waits.accepted,
-        Request::Read(..) => waits.read,
-        Request::Report(_, _, _, Report::Result(_)) => waits.result,
-        Request::Cancel(..) | Request::Get(..) => waits.seen,
-        _ => false,
+        Request::Enqueue(..) => Some(Promise::Accepted),
+        Request::Read(..) => Some(Promise::Read),
+        Request::Report(_, _, _, Report::Result(_)) => Some(Promise::Result),
+        Request::Cancel(..) | Request::Get(..) => Some(Promise::Seen),
+        _ => None,
     }
 }
 
@@ -64,10 +63,8 @@ impl World {
         let lag = self.rng.between(1, 60);
         let lag = lag.max(self.cut_until.saturating_sub(self.now));
         self.after(lag, Happening::Replicated { epoch: self.store.epoch, place });
-        if answer.is_ok()
-            && is_promise(&call.request, &self.settings.waits)
-            && self.store.replicated() < place
-        {
+        let promise = promise(&call.request).filter(|made| !self.settings.hasty.contains(made));
+        if answer.is_ok() && promise.is_some() && self.store.replicated() < place {
             self.held.push(Held { place, number: call.number, answer });
         } else {
             self.reply(call.number, answer);

@@ -66,17 +66,17 @@ impl Default for Rates {
     }
 }
 
-/// Which answers are held back until a replica has what they tell (`WAIT`).
-#[derive(Debug, Clone)]
-pub struct Waits {
+/// An answer that cannot be taken back: it waits until the replica has what it tells (`WAIT`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promise {
     /// That a command is accepted.
-    pub accepted: bool,
+    Accepted,
     /// What a session reads from its mailbox, and hands to the device.
-    pub read: bool,
+    Read,
     /// That a device's result is taken.
-    pub result: bool,
+    Result,
     /// That a command is cancelled, and how a command stands.
-    pub seen: bool,
+    Seen,
 }
 
 /// What a run is made of.
@@ -86,16 +86,23 @@ pub struct Settings {
     pub compare_sessions: bool,
     /// Whether the store refuses what comes after its time.
     pub not_after: bool,
-    /// What is promised only once it is replicated.
-    pub waits: Waits,
+    /// Whether an edge whose lease is over keeps still until its sessions are confirmed.
+    pub leases: bool,
+    /// What is answered before it is replicated.
+    pub hasty: Vec<Promise>,
     /// How often what goes wrong.
     pub rates: Rates,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        let waits = Waits { accepted: true, read: true, result: true, seen: true };
-        Self { compare_sessions: true, not_after: true, waits, rates: Rates::default() }
+        Self {
+            compare_sessions: true,
+            not_after: true,
+            leases: true,
+            hasty: Vec::new(),
+            rates: Rates::default(),
+        }
     }
 }
 

@@ -114,7 +114,7 @@ impl Ord for Entry {
 impl World {
     pub(crate) fn new(seed: u64, settings: Settings) -> Self {
         let mut rng = Rng::new(seed);
-        let edges = (0..EDGES).map(|number| Edge::new(number, &mut rng)).collect();
+        let edges = (0..EDGES).map(|number| Edge::new(number, settings.leases, &mut rng)).collect();
         Self {
             now: 1,
             rng,

@@ -9,13 +9,12 @@ use tokio::sync::mpsc;
 use super::commands::Stored;
 use crate::{
     Claimed, DeviceFilter, DeviceRecord, LastClose, NodeRef, Page, PageRequest, PresenceEvent,
-    PresenceItem, PresenceKind, Revalidated, SessionClaim, SessionInfo, StoreError,
+    PresenceItem, PresenceKind, PresenceWatcher, Revalidated, SessionClaim, SessionInfo,
+    StoreError,
 };
 
 /// How many presence events are kept for watches that resume.
 const KEPT_EVENTS: usize = 10_000;
-/// How many events a watcher may lag behind before it gets a gap.
-const WATCH_QUEUE: usize = 4_096;
 
 #[derive(Debug, Default)]
 pub(super) struct Devices(BTreeMap<DeviceKey, Device>);
@@ -37,15 +36,7 @@ pub(super) struct Device {
 pub(super) struct EventLog {
     next: u64,
     kept: VecDeque<PresenceEvent>,
-    watchers: Vec<Watcher>,
-}
-
-#[derive(Debug)]
-struct Watcher {
-    tenant: TenantId,
-    sender: mpsc::Sender<PresenceItem>,
-    /// Something was dropped; to be said before the next event.
-    lagged: bool,
+    watchers: Vec<PresenceWatcher>,
 }
 
 // === impl Devices ===
@@ -243,11 +234,12 @@ impl EventLog {
     ) -> Result<mpsc::Receiver<PresenceItem>, StoreError> {
         let unreadable = |_| StoreError::Invalid("this cursor is not one of this hub's".into());
         let after: Option<u64> = cursor.map(str::parse).transpose().map_err(unreadable)?;
-        let (sender, receiver) = mpsc::channel(WATCH_QUEUE);
-        let mut watcher = Watcher { tenant: tenant.clone(), sender, lagged: false };
+        let (mut watcher, receiver) = PresenceWatcher::new(tenant.clone(), 0);
         if let Some(after) = after {
             let first_kept = self.next - self.kept.len() as u64;
-            watcher.lagged = after < first_kept || after > self.next;
+            if after < first_kept || after > self.next {
+                watcher.lag();
+            }
             let missed = usize::try_from(after.saturating_sub(first_kept)).unwrap_or(usize::MAX);
             for event in self.kept.iter().skip(missed) {
                 watcher.offer(event);
@@ -256,26 +248,6 @@ impl EventLog {
         }
         self.watchers.push(watcher);
         Ok(receiver)
-    }
-}
-
-// === impl Watcher ===
-
-impl Watcher {
-    /// Whether the watcher is still there.
-    fn offer(&mut self, event: &PresenceEvent) -> bool {
-        if event.device.tenant == self.tenant {
-            self.say_gap();
-            let item = PresenceItem::Event(event.clone());
-            self.lagged |= self.sender.try_send(item).is_err();
-        }
-        !self.sender.is_closed()
-    }
-
-    fn say_gap(&mut self) {
-        if self.lagged {
-            self.lagged = self.sender.try_send(PresenceItem::Gap).is_err();
-        }
     }
 }
 

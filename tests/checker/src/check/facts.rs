@@ -36,9 +36,11 @@ pub(super) struct Fact {
     /// The row that first showed its end, and which.
     pub(super) end: Option<(CommandState, usize)>,
     /// The row of the first cancellation.
-    cancel: Option<usize>,
+    pub(super) cancel: Option<usize>,
     /// Which ends its device reported: a bit for each state.
-    results: u16,
+    pub(super) results: u16,
+    /// The row of the first acknowledgement of such a report.
+    pub(super) acknowledged: Option<usize>,
 }
 
 /// Everything that is known of the commands of a run.
@@ -51,20 +53,21 @@ pub(super) struct Facts {
 
 type Key = (Name, Name, Name);
 
-struct Gatherer<'a> {
-    history: &'a History,
-    report: &'a mut Report,
-    error: i64,
-    in_flight: i64,
+/// What the pass carries along. What it does with sightings is in `sightings.rs`.
+pub(super) struct Gatherer<'a> {
+    pub(super) history: &'a History,
+    pub(super) report: &'a mut Report,
+    pub(super) error: i64,
+    pub(super) in_flight: i64,
     /// What is to be added to hub time in microseconds to get the run's clock.
     hub_offset: i64,
-    facts: Facts,
-    by_key: HashMap<Key, usize, RandomState>,
+    pub(super) facts: Facts,
+    pub(super) by_key: HashMap<Key, usize, RandomState>,
     open: HashMap<u64, usize, RandomState>,
     /// Whose a body is: the row of its first send. Says whether a foreign one crossed tenants.
-    bodies: HashMap<Name, usize, RandomState>,
+    pub(super) bodies: HashMap<Name, usize, RandomState>,
     /// Further bodies that were sent under a command's id.
-    others: HashMap<(usize, Name), usize, RandomState>,
+    pub(super) others: HashMap<(usize, Name), usize, RandomState>,
 }
 
 // === impl Facts ===
@@ -118,6 +121,7 @@ impl Fact {
             end: None,
             cancel: None,
             results: 0,
+            acknowledged: None,
         }
     }
 
@@ -239,130 +243,24 @@ impl Gatherer<'_> {
     }
 
     fn result_taken(&mut self, index: usize, begun: usize, question: &Row) {
-        if self.find(question).is_none() {
-            self.foreign(question, "a result was taken for", &[begun, index]);
-        }
-    }
-
-    fn deliver(&mut self, index: usize, row: &Row) {
-        self.report.deliveries += 1;
-        let Some(&place) = self.by_key.get(&(row.tenant, row.device, row.id)) else {
-            return self.foreign(row, "the device got", &[index]);
-        };
-        let fact = &mut self.facts.commands[place];
-        fact.delivered.get_or_insert(index);
-        let (send, latest, end) = (fact.send, fact.expires.1, fact.end);
-        let same = row.body.is_empty() || self.history.rows()[send].body == row.body;
-        if !same && !self.others.contains_key(&(place, row.body)) {
-            self.foreign(
-                row,
-                "with a body that was not sent with it, the device got",
-                &[send, index],
-            );
-        }
-        let handed = row.moment.map_or(signed(row.t) - self.in_flight, signed);
-        if handed > latest.saturating_add(self.error) {
-            self.late(row, "was handed to the device", handed - latest, &[send, index]);
-        }
-        if let Some((CommandState::Cancelled, shown)) = end
-            && handed > signed(self.history.rows()[shown].t).saturating_add(self.error)
-        {
-            let what =
-                format!("{} was handed to the device after it was cancelled", self.name(row));
-            self.report.add(Rule::OneEnd, what, &[send, shown, index]);
-        }
-    }
-
-    fn execute(&mut self, index: usize, row: &Row) {
-        let Some(fact) = self.find(row) else {
-            return self.foreign(row, "the device executed", &[index]);
-        };
-        let (send, latest) = (fact.send, fact.expires.1);
-        if signed(row.t) > latest.saturating_add(self.error) {
-            self.late(row, "was executed", signed(row.t) - latest, &[send, index]);
-        }
-    }
-
-    /// `row` shows the state of the command that `about` names.
-    fn observe(&mut self, index: usize, row: &Row, about: &Row, since: Option<u64>) {
-        let Some(state) = row.state else {
-            return;
-        };
-        let Some(fact) = self.find(about) else {
-            return self.foreign(about, "a back end saw", &[index]);
-        };
-        let (send, end, earliest) = (fact.send, fact.end, fact.expires.0);
-        let caused = match state {
-            CommandState::Succeeded | CommandState::Failed | CommandState::Rejected => {
-                fact.results & (1 << state as u16) != 0
+        match self.find(question) {
+            Some(fact) => {
+                fact.acknowledged.get_or_insert(index);
             }
-            CommandState::Cancelled => fact.cancel.is_some(),
-            _ => true,
-        };
-        if state.is_terminal() {
-            fact.end.get_or_insert((state, index));
-        }
-        let name = self.name(about);
-        match end {
-            Some((first, shown)) if state.is_terminal() && state != first => {
-                let what = format!("{name} ended twice: {} and {}", first.as_str(), state.as_str());
-                self.report.add(Rule::OneEnd, what, &[send, shown, index]);
-            }
-            Some((first, shown))
-                if !state.is_terminal() && since > Some(self.history.rows()[shown].t) =>
-            {
-                let what = format!("{name} was {}, then {}", first.as_str(), state.as_str());
-                self.report.add(Rule::OneEnd, what, &[send, shown, index]);
-            }
-            _ => {}
-        }
-        if !caused {
-            let what = format!("{name} is {} and nobody made it so", state.as_str());
-            self.report.add(Rule::NoPhantom, what, &[send, index]);
-        }
-        if state == CommandState::Expired && signed(row.t).saturating_add(self.error) < earliest {
-            let what = format!("{name} expired before its time");
-            self.report.add(Rule::Deadline, what, &[send, index]);
+            None => self.foreign(question, "a result was taken for", &[begun, index]),
         }
     }
 
-    fn find(&mut self, row: &Row) -> Option<&mut Fact> {
+    pub(super) fn find(&mut self, row: &Row) -> Option<&mut Fact> {
         let place = self.by_key.get(&(row.tenant, row.device, row.id))?;
         Some(&mut self.facts.commands[*place])
-    }
-
-    /// Something is about what nobody sent to this device; perhaps somebody sent it to another.
-    fn foreign(&mut self, row: &Row, what: &str, events: &[usize]) {
-        let rows = self.history.rows();
-        let owner = self.bodies.get(&row.body).copied();
-        let other =
-            owner.filter(|&at| (rows[at].tenant, rows[at].device) != (row.tenant, row.device));
-        let crossed = other.filter(|&at| rows[at].tenant != row.tenant);
-        let mut events = events.to_vec();
-        events.extend(other);
-        let name = self.name(row);
-        let (rule, what) = match (crossed, other) {
-            (Some(at), _) => {
-                (Rule::Tenants, format!("{what} {name}, which is {}", self.name(&rows[at])))
-            }
-            (None, Some(at)) => {
-                (Rule::NoPhantom, format!("{what} {name}, which is {}", self.name(&rows[at])))
-            }
-            (None, None) => (Rule::NoPhantom, format!("{what} {name}, which nobody sent")),
-        };
-        self.report.add(rule, what, &events);
-    }
-
-    fn late(&mut self, row: &Row, what: &str, by: i64, events: &[usize]) {
-        let what = format!("{} {what} {} ms after it was over", self.name(row), by / 1_000);
-        self.report.add(Rule::Deadline, what, events);
     }
 
     fn broken(&mut self, what: &str, events: &[usize]) {
         self.report.add(Rule::History, what.to_owned(), events);
     }
 
-    fn name(&self, row: &Row) -> String {
+    pub(super) fn name(&self, row: &Row) -> String {
         label(self.history, row)
     }
 }

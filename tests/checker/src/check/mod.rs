@@ -1,11 +1,12 @@
 //! Whether a run kept the hub's promises. Each promise is one file here; what they share, one pass
-//! over the history that gathers what is known of each command, is in `facts.rs`.
+//! over the history that gathers what is known of each command, is in `facts.rs` and `sightings.rs`.
 
 mod commands;
 mod facts;
 mod order;
 mod rules;
 mod sessions;
+mod sightings;
 mod topics;
 
 use std::time::Duration;

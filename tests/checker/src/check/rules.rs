@@ -159,14 +159,17 @@ impl Violation {
                 !own.device.is_empty() && own.device == row.device && own.tenant == row.tenant
             };
             let about = |own: &&Row| own.id == row.id || row.id.is_empty() || own.id.is_empty();
-            row.op.is_some_and(|op| ops.contains(&op))
+            row.kind == Kind::Failover
+                || row.op.is_some_and(|op| ops.contains(&op))
                 || mine.iter().any(|own| same_device(own) && about(own))
         };
         let distance = |index: usize| {
             self.events.iter().map(|&event| event.abs_diff(index)).min().unwrap_or(0)
         };
+        let same_command =
+            |row: &Row| mine.iter().any(|own| !own.id.is_empty() && own.id == row.id);
         let mut around: Vec<usize> = (0..rows.len()).filter(|&index| near(&rows[index])).collect();
-        around.sort_by_key(|&index| distance(index));
+        around.sort_by_key(|&index| (!same_command(&rows[index]), distance(index)));
         around.into_iter().take(AROUND).chain(self.events.iter().copied()).collect()
     }
 }
