@@ -25,6 +25,7 @@ LEVELS = {
     "roost-checker": 5,
     "roost-testkit": 5,
     "roost-tests": 6,
+    "roost-simulation": 6,
 }
 
 # Crates that know nothing of each other, whatever their levels say: (who, whom, why).

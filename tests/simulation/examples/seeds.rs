@@ -1,28 +1,23 @@
 //! Runs seeds of the simulation: `cargo run -p roost-simulation --example seeds [COUNT] [FIRST]
-//! [no-session-comparison|no-not-after|no-leases|no-wait-accepted|no-wait-read|no-wait-result|no-wait-seen]...`.
-//! Stops at the first violation and shows it.
+//! [no-PART...] [whole]`. Stops at the first violation and shows it; `whole` prints each history.
 #![expect(clippy::print_stdout, reason = "this is a program whose output is its purpose")]
 
 use std::process::ExitCode;
 
-use roost_simulation::{Promise, Settings, run};
+use roost_simulation::{Part, Settings, run};
 
 fn main() -> ExitCode {
     let mut numbers = Vec::new();
     let (mut settings, mut whole) = (Settings::default(), false);
     for argument in std::env::args().skip(1) {
-        match (argument.as_str(), argument.parse::<u64>()) {
-            ("whole", _) => whole = true,
-            ("no-session-comparison", _) => settings.compare_sessions = false,
-            ("no-not-after", _) => settings.not_after = false,
-            ("no-leases", _) => settings.leases = false,
-            ("no-wait-accepted", _) => settings.hasty.push(Promise::Accepted),
-            ("no-wait-read", _) => settings.hasty.push(Promise::Read),
-            ("no-wait-result", _) => settings.hasty.push(Promise::Result),
-            ("no-wait-seen", _) => settings.hasty.push(Promise::Seen),
-            (_, Ok(number)) => numbers.push(number),
-            (_, Err(error)) => {
-                println!("{argument:?} is neither a number nor a rule to take out: {error}");
+        let part = Part::ALL.into_iter().find(|part| argument == format!("no-{}", part.as_str()));
+        match (part, argument.parse::<u64>()) {
+            (Some(part), _) => settings.without.push(part),
+            (None, Ok(number)) => numbers.push(number),
+            (None, Err(_)) if argument == "whole" => whole = true,
+            (None, Err(error)) => {
+                println!("{argument:?} is neither a number ({error}) nor `no-` and one of");
+                println!("{:?}", Part::ALL.map(Part::as_str));
                 return ExitCode::from(2);
             }
         }

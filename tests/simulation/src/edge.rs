@@ -1,16 +1,16 @@
-//! Edges: leases, sessions, and the order in which commands go to a device. The rules are those of
-//! `roost-edge` (`session/mail.rs`, `session/reports.rs`) and `roost-cluster` (`keeper.rs`), in short.
+//! Edges: leases, confirming sessions, connections. The rules are those of `roost-cluster`
+//! (`keeper.rs`) and `roost-edge`, in short; commands on their way are in `mail.rs`.
 
 use std::collections::BTreeMap;
 
-use roost_cluster::{Batch, NodeRef, Report, Reported, Revalidated, SessionClaim, StoreError};
-use roost_types::{Command, CommandId, CommandResult, ResultStatus, SessionId, UnixMillis};
+use roost_cluster::{NodeRef, Report, Revalidated, SessionClaim};
+use roost_types::{CommandId, CommandResult, ResultStatus, SessionId, UnixMillis};
 
 use crate::device::ToDevice;
 use crate::rng::Rng;
 use crate::settings::{LEASE, SKEW, ms};
 use crate::store::{Answer, Reply, Request, node_ref};
-use crate::world::{AtEdge, Happening, Purpose, World, is_fenced};
+use crate::world::{AtEdge, Happening, Purpose, World};
 
 /// What a device says on a connection.
 #[derive(Debug)]
@@ -30,35 +30,39 @@ pub(crate) struct Edge {
     /// Fenced until the sessions are confirmed.
     suspended: bool,
     /// Which round of confirmations this is; answers to an earlier one do not count.
-    round: u64,
+    pub(crate) round: u64,
     /// How many sessions of this round are to be confirmed yet; `None` where no round runs.
     unconfirmed: Option<usize>,
     pub(crate) stopped_until: u64,
     /// Whether it minds its lease.
     leases: bool,
-    conns: BTreeMap<SessionId, Conn>,
+    pub(crate) conns: BTreeMap<SessionId, Conn>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reading {
+pub(crate) enum Reading {
     No,
     Yes,
     Again,
 }
 
 #[derive(Debug)]
-struct Conn {
-    device: usize,
+pub(crate) struct Conn {
+    pub(crate) device: usize,
     /// Which of the device's connections it is.
-    number: u64,
-    claim: SessionClaim,
+    pub(crate) number: u64,
+    pub(crate) claim: SessionClaim,
     /// It was welcomed.
-    live: bool,
+    pub(crate) live: bool,
     /// The `seq` delivered last.
-    cursor: u64,
-    reading: Reading,
+    pub(crate) cursor: u64,
+    pub(crate) reading: Reading,
+    /// The round in which its mailbox was asked for last.
+    pub(crate) asked_in: u64,
+    /// By when, in hub time, it was claimed or confirmed last.
+    pub(crate) confirmed: u64,
     /// When the last thing written arrives: a socket keeps its order.
-    arrives: u64,
+    pub(crate) arrives: u64,
 }
 
 // === impl Edge ===
@@ -82,7 +86,7 @@ impl Edge {
         (now + self.skew).saturating_sub(SKEW)
     }
 
-    fn may_act(&self, now: u64) -> bool {
+    pub(crate) fn may_act(&self, now: u64) -> bool {
         !self.leases || (!self.suspended && now < self.lease_until)
     }
 }
@@ -179,8 +183,19 @@ impl World {
                 self.close(edge, session);
                 self.one_confirmed(edge);
             }
-            Ok(_) => self.one_confirmed(edge),
+            Ok(_) => {
+                self.note_confirmed(edge, session);
+                self.one_confirmed(edge);
+            }
             Err(_) => self.confirm(edge, session),
+        }
+    }
+
+    /// What the store decided until now was perhaps for this session before it lost the device.
+    fn note_confirmed(&mut self, edge: usize, session: SessionId) {
+        let until = self.edges[edge].hub_time(self.now) + SKEW;
+        if let Some(conn) = self.edges[edge].conns.get_mut(&session) {
+            conn.confirmed = until;
         }
     }
 
@@ -201,8 +216,6 @@ impl World {
             }
         }
     }
-
-    // --- connections ---
 
     fn hear_device(&mut self, edge: usize, device: usize, number: u64, message: FromDevice) {
         if let FromDevice::Hello = message {
@@ -255,6 +268,8 @@ impl World {
             live: false,
             cursor: 0,
             reading: Reading::No,
+            asked_in: 0,
+            confirmed: 0,
             arrives: 0,
         };
         self.edges[edge].conns.insert(session, conn);
@@ -279,7 +294,7 @@ impl World {
         self.read(edge, session);
     }
 
-    fn close(&mut self, edge: usize, session: SessionId) {
+    pub(crate) fn close(&mut self, edge: usize, session: SessionId) {
         if let Some(conn) = self.edges[edge].conns.get(&session) {
             let number = conn.number;
             self.write(edge, session, ToDevice::Closed { number });
@@ -288,7 +303,7 @@ impl World {
     }
 
     /// Puts something on the socket of this session.
-    fn write(&mut self, edge: usize, session: SessionId, message: ToDevice) {
+    pub(crate) fn write(&mut self, edge: usize, session: SessionId, message: ToDevice) {
         let delay = self.rng.between(1, 30);
         let now = self.now;
         if let Some(conn) = self.edges[edge].conns.get_mut(&session) {
@@ -296,111 +311,5 @@ impl World {
             let (device, delay) = (conn.device, conn.arrives - now);
             self.after(delay, Happening::Device(device, message));
         }
-    }
-
-    // --- commands to the device ---
-
-    fn push(&mut self, edge: usize, session: SessionId, command: &Command, prev: u64) {
-        let Some(conn) = self.edges[edge].conns.get(&session).filter(|conn| conn.live) else {
-            return;
-        };
-        if command.seq <= conn.cursor {
-            return;
-        }
-        let in_order = prev <= conn.cursor && conn.reading == Reading::No;
-        if !in_order || !self.deliver(edge, session, command) {
-            self.read(edge, session);
-        }
-    }
-
-    fn read(&mut self, edge: usize, session: SessionId) {
-        let may_act = self.edges[edge].may_act(self.now);
-        let Some(conn) = self.edges[edge].conns.get_mut(&session).filter(|conn| conn.live) else {
-            return;
-        };
-        if !may_act {
-            // When the sessions are confirmed every mailbox is read.
-            return;
-        }
-        if conn.reading != Reading::No {
-            conn.reading = Reading::Again;
-            return;
-        }
-        conn.reading = Reading::Yes;
-        let request = Request::Read(conn.claim.device.clone(), session, conn.cursor);
-        self.call(Purpose::Read { edge, session }, request);
-    }
-
-    fn mail_came(&mut self, edge: usize, session: SessionId, answer: Answer) {
-        let Some(conn) = self.edges[edge].conns.get_mut(&session) else {
-            return;
-        };
-        let again = conn.reading == Reading::Again;
-        conn.reading = Reading::No;
-        match answer {
-            Ok(Reply::Batch(batch)) => self.hand_out(edge, session, &batch, again),
-            Err(StoreError::Fenced) => self.close(edge, session),
-            _ => self.after(200, Happening::Edge(edge, AtEdge::ReadMailbox(session))),
-        }
-    }
-
-    fn hand_out(&mut self, edge: usize, session: SessionId, batch: &Batch, again: bool) {
-        for command in &batch.commands {
-            let cursor = self.edges[edge].conns.get(&session).map_or(u64::MAX, |conn| conn.cursor);
-            if command.seq > cursor && !self.deliver(edge, session, command) {
-                return;
-            }
-        }
-        if batch.more || again {
-            self.read(edge, session);
-        }
-    }
-
-    /// Hands a command to the socket, unless its time is over. `false` where this edge is fenced.
-    fn deliver(&mut self, edge: usize, session: SessionId, command: &Command) -> bool {
-        if !self.edges[edge].may_act(self.now) {
-            return false;
-        }
-        let late = self.edges[edge].hub_time(self.now) >= command.spec.expires.0;
-        let conn = self.edges[edge].conns.get_mut(&session).expect("the caller found it");
-        conn.cursor = command.seq;
-        if late {
-            return true;
-        }
-        let (number, key) = (conn.number, conn.claim.device.clone());
-        let message = ToDevice::Command {
-            number,
-            session,
-            spec: Box::new(command.spec.clone()),
-            handed: self.now,
-        };
-        self.write(edge, session, message);
-        let request = Request::Report(key, session, command.spec.id.clone(), Report::Sent);
-        self.call(Purpose::Tell { edge, session }, request);
-        true
-    }
-
-    // --- reports ---
-
-    fn told(&mut self, edge: usize, session: SessionId, answer: &Answer) {
-        match answer {
-            Ok(Reply::Reported(Reported::Applied { more: true, .. })) => self.read(edge, session),
-            answer if is_fenced(answer) => self.close(edge, session),
-            _ => {}
-        }
-    }
-
-    fn result_answered(&mut self, edge: usize, session: SessionId, id: CommandId, answer: &Answer) {
-        let Some(number) = self.edges[edge].conns.get(&session).map(|conn| conn.number) else {
-            return;
-        };
-        match answer {
-            Ok(Reply::Reported(Reported::Unknown)) => {
-                self.write(edge, session, ToDevice::Refused { number, id });
-            }
-            Ok(Reply::Reported(_)) => self.write(edge, session, ToDevice::Ack { number, id }),
-            _ => {}
-        }
-        self.told(edge, session, answer);
     }
 }

@@ -8,7 +8,9 @@ impl World {
         let rates = self.rates();
         if self.rng.happens(rates.pause) {
             let edge = self.rng.index(EDGES);
-            self.edges[edge].stopped_until = self.now + self.rng.between(100, 5_000);
+            let until = self.now + self.rng.between(100, 5_000);
+            let stopped = &mut self.edges[edge].stopped_until;
+            *stopped = until.max(*stopped);
         }
         if self.rng.happens(rates.cut) {
             self.cut_until = self.now + self.rng.between(100, 2_000);

@@ -4,6 +4,7 @@ mod control;
 mod device;
 mod edge;
 mod faults;
+mod mail;
 mod network;
 mod rng;
 mod settings;
@@ -12,7 +13,7 @@ mod world;
 
 use roost_checker::{History, Options, Report, check};
 
-pub use settings::{Promise, Rates, Settings};
+pub use settings::{Part, Rates, Settings};
 
 /// What became of one run.
 #[derive(Debug)]

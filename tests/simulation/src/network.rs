@@ -3,7 +3,7 @@
 
 use roost_cluster::{Report, StoreError};
 
-use crate::settings::{CALL_LIMIT, Promise, ms};
+use crate::settings::{CALL_LIMIT, Part, ms};
 use crate::store::{Answer, Request};
 use crate::world::{Happening, Purpose, World};
 
@@ -23,13 +23,13 @@ pub(crate) struct Held {
     answer: Answer,
 }
 
-/// What the answer to this promises: an acceptance, a delivery, an end that somebody is told.
-fn promise(request: &Request) -> Option<Promise> {
+/// Which rule holds the answer to this back: it promises an acceptance, a delivery, an end that somebody is told.
+fn wait_for(request: &Request) -> Option<Part> {
     match request {
-        Request::Enqueue(..) => Some(Promise::Accepted),
-        Request::Read(..) => Some(Promise::Read),
-        Request::Report(_, _, _, Report::Result(_)) => Some(Promise::Result),
-        Request::Cancel(..) | Request::Get(..) => Some(Promise::Seen),
+        Request::Enqueue(..) => Some(Part::WaitAccepted),
+        Request::Read(..) => Some(Part::WaitRead),
+        Request::Report(_, _, _, Report::Result(_)) => Some(Part::WaitResult),
+        Request::Cancel(..) | Request::Get(..) => Some(Part::WaitSeen),
         _ => None,
     }
 }
@@ -63,8 +63,8 @@ impl World {
         let lag = self.rng.between(1, 60);
         let lag = lag.max(self.cut_until.saturating_sub(self.now));
         self.after(lag, Happening::Replicated { epoch: self.store.epoch, place });
-        let promise = promise(&call.request).filter(|made| !self.settings.hasty.contains(made));
-        if answer.is_ok() && promise.is_some() && self.store.replicated() < place {
+        let waits = wait_for(&call.request).is_some_and(|part| self.settings.has(part));
+        if answer.is_ok() && waits && self.store.replicated() < place {
             self.held.push(Held { place, number: call.number, answer });
         } else {
             self.reply(call.number, answer);

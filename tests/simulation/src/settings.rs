@@ -38,6 +38,8 @@ pub struct Rates {
     pub stalled: u64,
     /// A push, a nudge or a reminder from node to node is lost.
     pub push_lost: u64,
+    /// One of these is held up for up to 4 s.
+    pub push_stalled: u64,
     /// A connection that its device leaves stays open at the edge.
     pub half_open: u64,
     /// Every 100 ms: an edge stops for up to 5 s.
@@ -57,6 +59,7 @@ impl Default for Rates {
             doubled: 30,
             stalled: 30,
             push_lost: 200,
+            push_stalled: 50,
             half_open: 400,
             pause: 25,
             cut: 15,
@@ -66,43 +69,76 @@ impl Default for Rates {
     }
 }
 
-/// An answer that cannot be taken back: it waits until the replica has what it tells (`WAIT`).
+/// A rule that keeps a promise, and can be taken out to see that it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Promise {
-    /// That a command is accepted.
-    Accepted,
-    /// What a session reads from its mailbox, and hands to the device.
-    Read,
-    /// That a device's result is taken.
-    Result,
-    /// That a command is cancelled, and how a command stands.
-    Seen,
+pub enum Part {
+    /// The store compares the session that asks with the device's.
+    SessionComparison,
+    /// The store refuses what comes after its time.
+    NotAfter,
+    /// An edge whose lease is over keeps still until its sessions are confirmed.
+    Leases,
+    /// That a command is accepted is answered once a replica has it (`WAIT`).
+    WaitAccepted,
+    /// What a session reads from its mailbox is handed out once a replica has it.
+    WaitRead,
+    /// That a device's result is taken is answered once a replica has it.
+    WaitResult,
+    /// That a command is cancelled, and how one stands, is answered once a replica has it.
+    WaitSeen,
+    /// What was dispatched, or read, before a session was last confirmed is not handed out.
+    Fresh,
+    /// A node's sessions are ended only while its lease is over.
+    StillDead,
+}
+
+impl Part {
+    /// Every part once.
+    pub const ALL: [Self; 9] = [
+        Self::SessionComparison,
+        Self::NotAfter,
+        Self::Leases,
+        Self::WaitAccepted,
+        Self::WaitRead,
+        Self::WaitResult,
+        Self::WaitSeen,
+        Self::Fresh,
+        Self::StillDead,
+    ];
+
+    /// `not-after`, as on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SessionComparison => "session-comparison",
+            Self::NotAfter => "not-after",
+            Self::Leases => "leases",
+            Self::WaitAccepted => "wait-accepted",
+            Self::WaitRead => "wait-read",
+            Self::WaitResult => "wait-result",
+            Self::WaitSeen => "wait-seen",
+            Self::Fresh => "fresh",
+            Self::StillDead => "still-dead",
+        }
+    }
 }
 
 /// What a run is made of.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// Whether the store compares the session that asks with the device's.
-    pub compare_sessions: bool,
-    /// Whether the store refuses what comes after its time.
-    pub not_after: bool,
-    /// Whether an edge whose lease is over keeps still until its sessions are confirmed.
-    pub leases: bool,
-    /// What is answered before it is replicated.
-    pub hasty: Vec<Promise>,
+    /// Which parts are taken out.
+    pub without: Vec<Part>,
     /// How often what goes wrong.
     pub rates: Rates,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            compare_sessions: true,
-            not_after: true,
-            leases: true,
-            hasty: Vec::new(),
-            rates: Rates::default(),
-        }
+impl Settings {
+    /// Everything as it ought to be but for this.
+    pub fn without(part: Part) -> Self {
+        Self { without: vec![part], rates: Rates::default() }
+    }
+
+    pub(crate) fn has(&self, part: Part) -> bool {
+        !self.without.contains(&part)
     }
 }
 

@@ -14,7 +14,7 @@ use roost_cluster::{
 };
 use roost_types::{Command, CommandId, CommandSpec, DeviceKey, NodeId, SessionId, UnixMillis};
 
-use crate::settings::{Settings, of_store};
+use crate::settings::{Part, Settings, of_store};
 
 /// What a node may ask.
 #[derive(Debug, Clone)]
@@ -56,7 +56,7 @@ struct Engine {
     clock: Arc<ManualClock>,
     at: u64,
     store: Store,
-    compare_sessions: bool,
+    settings: Settings,
     /// Whose each device is, as the answers tell.
     current: BTreeMap<DeviceKey, SessionClaim>,
 }
@@ -87,7 +87,7 @@ pub(crate) struct ModelStore {
 impl ModelStore {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
-            engine: Engine::new(settings.compare_sessions),
+            engine: Engine::new(settings),
             log: Vec::new(),
             replicated: 0,
             pos: 0,
@@ -104,7 +104,7 @@ impl ModelStore {
         request: &Request,
         not_after: u64,
     ) -> (Answer, usize, Vec<Event<'static>>) {
-        if self.settings.not_after && now > not_after {
+        if self.settings.has(Part::NotAfter) && now > not_after {
             return (Err(StoreError::Stale), 0, Vec::new());
         }
         self.pos += 1;
@@ -131,7 +131,7 @@ impl ModelStore {
     pub(crate) fn fail_over(&mut self, now: u64) -> Event<'static> {
         self.log.truncate(self.replicated);
         self.epoch += 1;
-        self.engine = Engine::new(self.settings.compare_sessions);
+        self.engine = Engine::new(&self.settings);
         for logged in &self.log {
             // Their answers were given when they were executed first.
             drop(self.engine.execute(logged.at, &logged.request));
@@ -145,11 +145,11 @@ impl ModelStore {
 // === impl Engine ===
 
 impl Engine {
-    fn new(compare_sessions: bool) -> Self {
+    fn new(settings: &Settings) -> Self {
         let clock = Arc::new(ManualClock::at(UnixMillis(0)));
         let hub = MemoryHub::new(of_store(), Arc::clone(&clock) as _);
         let store = hub.node(node_ref("model"));
-        Self { clock, at: 0, store, compare_sessions, current: BTreeMap::new() }
+        Self { clock, at: 0, store, settings: settings.clone(), current: BTreeMap::new() }
     }
 
     fn execute(&mut self, at: u64, request: &Request) -> Answer {
@@ -164,7 +164,7 @@ impl Engine {
             (Request::Release(device, _), Ok(_)) => {
                 self.current.remove(device);
             }
-            (Request::EndSessionsOf(node), Ok(_)) => {
+            (Request::EndSessionsOf(node), Ok(Reply::Done)) => {
                 self.current.retain(|_, claim| claim.node != *node);
             }
             _ => {}
@@ -175,7 +175,8 @@ impl Engine {
     /// The session to ask with: the one that asks, or, with the comparison taken out, whichever the
     /// device has.
     fn session(&self, device: &DeviceKey, session: SessionId) -> SessionId {
-        let current = self.current.get(device).filter(|_| !self.compare_sessions);
+        let current =
+            self.current.get(device).filter(|_| !self.settings.has(Part::SessionComparison));
         current.map_or(session, |claim| claim.session)
     }
 
@@ -212,6 +213,13 @@ impl Engine {
             }
             Request::Sweep => now(mail.sweep()).map(Reply::Findings),
             Request::Dead => now(nodes.dead()).map(Reply::Nodes),
+            Request::EndSessionsOf(node) if self.settings.has(Part::StillDead) => {
+                let dead = now(nodes.dead())?;
+                if !dead.contains(node) {
+                    return Ok(Reply::Nodes(Vec::new()));
+                }
+                now(sessions.end_sessions_of(node)).map(|_| Reply::Done)
+            }
             Request::EndSessionsOf(node) => {
                 now(sessions.end_sessions_of(node)).map(|_| Reply::Done)
             }
@@ -273,7 +281,7 @@ fn changes(
         (Request::Release(device, session), Ok(_)) => {
             vec![of(Kind::Released, device, *session)]
         }
-        (Request::EndSessionsOf(node), Ok(_)) => (before.iter())
+        (Request::EndSessionsOf(node), Ok(Reply::Done)) => (before.iter())
             .filter(|(_, claim)| claim.node == *node)
             .map(|(device, claim)| of(Kind::Released, device, claim.session))
             .collect(),

@@ -13,7 +13,7 @@ use crate::device::{Device, ToDevice};
 use crate::edge::{Edge, FromDevice};
 use crate::network::{Call, Held};
 use crate::rng::Rng;
-use crate::settings::{CALM, CHAOS, COMMANDS, DEVICES, EDGES, Rates, SWEEP, Settings};
+use crate::settings::{CALM, CHAOS, COMMANDS, DEVICES, EDGES, Part, Rates, SWEEP, Settings};
 use crate::store::{Answer, ModelStore};
 
 /// Something that happens at its time.
@@ -114,7 +114,9 @@ impl Ord for Entry {
 impl World {
     pub(crate) fn new(seed: u64, settings: Settings) -> Self {
         let mut rng = Rng::new(seed);
-        let edges = (0..EDGES).map(|number| Edge::new(number, settings.leases, &mut rng)).collect();
+        let edges = (0..EDGES)
+            .map(|number| Edge::new(number, settings.has(Part::Leases), &mut rng))
+            .collect();
         Self {
             now: 1,
             rng,
@@ -209,7 +211,8 @@ impl World {
             return;
         }
         if let Some(edge) = self.edges.iter().position(|edge| edge.node == *node) {
-            let delay = delay + self.rng.between(1, 20);
+            let longest = if self.rng.happens(self.rates().push_stalled) { 4_000 } else { 20 };
+            let delay = delay + self.rng.between(1, longest);
             self.after(delay, Happening::Edge(edge, message));
         }
     }
@@ -224,6 +227,7 @@ impl World {
             doubled: 0,
             stalled: 0,
             push_lost: 0,
+            push_stalled: 0,
             half_open: 0,
             pause: 0,
             cut: 0,

@@ -2,7 +2,7 @@
 //! the same run from the same seed.
 
 use roost_checker::Rule;
-use roost_simulation::{Promise, Settings, run};
+use roost_simulation::{Part, Settings, run};
 
 /// How many seeds are tried here; `examples/seeds.rs` runs as many as one likes.
 const SEEDS: u64 = 300;
@@ -26,9 +26,10 @@ fn no_seed_breaks_a_promise() {
 }
 
 /// With a rule taken out a thousand seeds find what it prevents, and show it shortly.
-fn finds(rule: Rule, settings: &Settings) {
+fn finds(rule: Rule, part: Part) {
+    let settings = Settings::without(part);
     let found = (0..1_000).find_map(|seed| {
-        let outcome = run(seed, settings);
+        let outcome = run(seed, &settings);
         let found = outcome.report.of(rule)?;
         Some((seed, found.explain(&outcome.history)))
     });
@@ -38,29 +39,25 @@ fn finds(rule: Rule, settings: &Settings) {
 
 #[test]
 fn without_the_comparison_of_sessions_a_stale_one_acts() {
-    finds(Rule::OneSession, &Settings { compare_sessions: false, ..Settings::default() });
+    finds(Rule::OneSession, Part::SessionComparison);
 }
 
 #[test]
 fn without_not_after_an_abandoned_claim_wins() {
-    finds(Rule::OneSession, &Settings { not_after: false, ..Settings::default() });
+    finds(Rule::OneSession, Part::NotAfter);
 }
 
 #[test]
 fn without_leases_a_cancelled_command_is_delivered() {
-    finds(Rule::OneEnd, &Settings { leases: false, ..Settings::default() });
-}
-
-fn hasty(promise: Promise) -> Settings {
-    Settings { hasty: vec![promise], ..Settings::default() }
+    finds(Rule::OneEnd, Part::Leases);
 }
 
 #[test]
 fn what_is_promised_before_it_is_replicated_is_lost() {
-    finds(Rule::NothingLost, &hasty(Promise::Accepted));
-    finds(Rule::NothingLost, &hasty(Promise::Result));
-    finds(Rule::Order, &hasty(Promise::Read));
-    finds(Rule::OneEnd, &hasty(Promise::Seen));
+    finds(Rule::NothingLost, Part::WaitAccepted);
+    finds(Rule::NothingLost, Part::WaitResult);
+    finds(Rule::Order, Part::WaitRead);
+    finds(Rule::OneEnd, Part::WaitSeen);
 }
 
 #[test]
