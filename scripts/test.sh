@@ -16,6 +16,7 @@ colour=never
 if [ -t 1 ]; then colour=auto; fi
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-$colour}
 target=${CARGO_TARGET_DIR:-target}
+case $target in /*) ;; *) target=$here/$target ;; esac
 
 # name | needs | what it shows
 checks() {
@@ -75,8 +76,8 @@ check_demo() { check_release && cargo run --release --quiet -- demo --once; }
 check_interop() { check_release && .venv/bin/python tests/interop/run.py "$target/release/roost"; }
 check_echo() { check_release && .venv/bin/python tests/interop/echo.py "$target/release/roost"; }
 check_idle() { check_release && "$target/release/roost" bench idle --n "${ROOST_TEST_IDLE_DEVICES:-2000}"; }
-check_chart() { check_release && ROOST_BIN="$PWD/$target/release/roost" scripts/chart.sh; }
-check_observability() { check_release && ROOST_BIN="$PWD/$target/release/roost" scripts/observability.sh; }
+check_chart() { check_release && ROOST_BIN="$target/release/roost" scripts/chart.sh; }
+check_observability() { check_release && ROOST_BIN="$target/release/roost" scripts/observability.sh; }
 
 # === what they need ===
 

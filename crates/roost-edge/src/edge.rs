@@ -3,7 +3,9 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use roost_auth::DeviceAuthenticator;
@@ -13,7 +15,7 @@ use roost_cluster::{
 use roost_telemetry::Telemetry;
 use roost_telemetry::metrics::EdgeMetrics;
 use roost_telemetry::metrics::labels::{Direction, DropReason, GapCause};
-use roost_types::{Message, NodeId, SessionId, TenantId};
+use roost_types::{Message, NodeId, SessionId, TenantId, UnixMillis};
 use roost_wire::device::{PayloadLimits, SUBPROTOCOL_JSON};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +32,9 @@ use crate::worker::{self, Inbox, Job, Place, Publication};
 
 /// So many sessions are confirmed with the store in one request.
 const CONFIRMED_AT_ONCE: usize = 500;
+/// How far this node's hub time may lag behind the store's. Within it after a confirmation commands are
+/// read from the mailbox instead of believed from pushes.
+const CONFIRMED_SLACK: Duration = Duration::from_millis(100);
 
 /// What an edge is made of.
 #[derive(Debug)]
@@ -66,6 +71,9 @@ pub struct Edge {
     pub(crate) registry: Registry,
     pub(crate) interests: Interests,
     pub(crate) takeovers: Takeovers,
+    /// Hub time in ms of the last confirmation of all sessions, 0 before the first. A command that
+    /// was handed out before it may have been taken back since.
+    confirmed_at: AtomicU64,
     pub(crate) lifecycle: Lifecycle,
     /// Set when the listeners are to close.
     pub(crate) closing: CancellationToken,
@@ -82,6 +90,11 @@ impl fmt::Debug for Edge {
 }
 
 impl Edge {
+    /// When all sessions were confirmed last, by hub time.
+    pub(crate) fn confirmed_at(&self) -> UnixMillis {
+        UnixMillis(self.confirmed_at.load(Ordering::Acquire))
+    }
+
     /// An edge that does not listen yet.
     pub fn new(parts: EdgeParts) -> Arc<Self> {
         parts.telemetry.edge.set_connections_limit(parts.config.max_connections);
@@ -98,6 +111,7 @@ impl Edge {
             registry: Registry::default(),
             interests: Interests::default(),
             takeovers: Takeovers::default(),
+            confirmed_at: AtomicU64::new(0),
             lifecycle: Lifecycle::new(),
             closing: CancellationToken::new(),
             inboxes: OnceLock::new(),
@@ -267,6 +281,8 @@ impl SessionHolder for Edge {
                 inbox.send(Job::Confirmed(confirmed)).await;
             }
         }
+        let now = self.store.clock.now().plus(CONFIRMED_SLACK);
+        self.confirmed_at.store(now.0, Ordering::Release);
         Ok(())
     }
 }

@@ -22,6 +22,8 @@ pub async fn a_claim_names_the_session_it_replaces<F: Future<Output = Fixture>>(
     let second = claim(&fx.store_b, &key, &fx.b);
     let claimed = fx.store_b.sessions.claim(&second).await.unwrap();
     assert_eq!(claimed.replaced, Some((first.session, fx.a.clone())));
+    let repeated = fx.store_b.sessions.claim(&second).await.unwrap();
+    assert_eq!(repeated.replaced, None, "its first answer may have been lost");
     let found = fx.store_a.sessions.get(&key).await.unwrap().unwrap();
     let session = found.session.unwrap();
     assert_eq!((session.session, session.node), (second.session, fx.b.clone()));

@@ -61,6 +61,11 @@ impl Devices {
         now: UnixMillis,
     ) -> Claimed {
         let device = self.entry(&claim.device);
+        let pending = device.order.len() as u64;
+        // A repeated claim, whose first answer was lost.
+        if device.check(claim.session).is_ok() {
+            return Claimed { replaced: None, pending };
+        }
         let old = device.session.replace(claim.clone());
         device.dispatched = 0;
         let kind = match &old {
@@ -68,10 +73,7 @@ impl Devices {
             None => PresenceKind::Connected,
         };
         events.add(claim, kind, None, now);
-        Claimed {
-            replaced: old.map(|old| (old.session, old.node)),
-            pending: device.order.len() as u64,
-        }
+        Claimed { replaced: old.map(|old| (old.session, old.node)), pending }
     }
 
     pub(super) fn release(

@@ -46,7 +46,9 @@ pub(crate) fn push(conn: &Rc<Conn>, command: &Command, prev: u64) {
     if command.seq <= session.cursor.get() || conn.stage() != Stage::Live {
         return;
     }
-    let in_order = prev <= session.cursor.get() && session.mail.get() == Reading::No;
+    // What was pushed before the sessions were confirmed may be cancelled, or ended, by now.
+    let fresh = command.updated() > conn.worker.edge.confirmed_at();
+    let in_order = fresh && prev <= session.cursor.get() && session.mail.get() == Reading::No;
     if !in_order || deliver(conn, session, command).is_err() {
         return read(conn);
     }
@@ -137,8 +139,9 @@ async fn read_on(conn: Rc<Conn>) {
 
 async fn read_batch(conn: &Rc<Conn>, session: &Session) -> Result<bool, Stop> {
     ready(conn)?;
-    let mailboxes = &conn.worker.edge.store.mailboxes;
-    let read = mailboxes.read(&session.device, session.id, session.cursor.get()).await;
+    let edge = &conn.worker.edge;
+    let confirmed = edge.confirmed_at();
+    let read = edge.store.mailboxes.read(&session.device, session.id, session.cursor.get()).await;
     let batch = match read {
         Ok(batch) => batch,
         Err(error) => {
@@ -149,7 +152,9 @@ async fn read_batch(conn: &Rc<Conn>, session: &Session) -> Result<bool, Stop> {
             };
         }
     };
-    let mut commands = batch.commands.iter();
+    // An answer from before the sessions were confirmed is as old as a push from then.
+    let fresh = edge.confirmed_at() == confirmed;
+    let mut commands = batch.commands.iter().filter(|_| fresh);
     let delivered = commands.try_for_each(|command| {
         if command.seq > session.cursor.get() { deliver(conn, session, command) } else { Ok(()) }
     });
@@ -157,7 +162,7 @@ async fn read_batch(conn: &Rc<Conn>, session: &Session) -> Result<bool, Stop> {
     for (command, waiting) in batch.expired {
         reports::tell(conn, command, &waiting).await;
     }
-    delivered.map(|()| batch.more)
+    delivered.map(|()| batch.more || !fresh)
 }
 
 fn ready(conn: &Conn) -> Result<(), Stop> {

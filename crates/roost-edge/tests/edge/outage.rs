@@ -254,6 +254,31 @@ fn spec(edge: &TestEdge) -> CommandSpec {
 }
 
 #[tokio::test]
+async fn a_push_from_before_the_sessions_were_confirmed_is_not_believed() {
+    let (cut, edge) = Cut::edge(&hub(), "a").await;
+    let mut device = edge.device("d").await;
+    let shown = edge.store.sessions.get(&key("d")).await.unwrap().unwrap();
+    let session = shown.session.unwrap().session;
+    let close = LastClose {
+        code: 1006,
+        reason: "its node was silent for longer than its lease".into(),
+        initiator: Initiator::Hub,
+        time: edge.store.clock.now(),
+    };
+    cut.behind.sessions.release(&key("d"), session, &close).await.unwrap();
+    let spec = spec(&edge);
+    cut.behind.mailboxes.enqueue(&key("d"), &spec, None).await.unwrap();
+    let command = Box::new(edge.command("d", "c1").await);
+    cut.behind.mailboxes.cancel(&key("d"), &spec.id).await.unwrap();
+    edge.handle.edge().revalidate().await.unwrap();
+    let late = NodeEvent::Deliver { session, command, prev: 0 };
+    cut.behind.bus.send(&edge.node, &late).await.unwrap();
+    edge.send_command("d", "c2", MINUTE).await;
+    let first = device.expect("command").await;
+    assert_eq!(first["command_id"], "c2", "c1 was cancelled");
+}
+
+#[tokio::test]
 async fn the_old_owner_is_told_of_a_takeover_until_it_hears() {
     let hub = hub();
     let a = TestEdge::start(&hub, "a").await;
