@@ -271,6 +271,12 @@ async fn a_push_from_before_the_sessions_were_confirmed_is_not_believed() {
     let command = Box::new(edge.command("d", "c1").await);
     cut.behind.mailboxes.cancel(&key("d"), &spec.id).await.unwrap();
     edge.handle.edge().revalidate().await.unwrap();
+    // Pushes are believed again once the mailbox was read after the confirmation.
+    let drain = NodeEvent::Drain { device: key("d"), session };
+    cut.behind.bus.send(&edge.node, &drain).await.unwrap();
+    for _ in 0..3 {
+        device.expect_alive().await;
+    }
     let late = NodeEvent::Deliver { session, command, prev: 0 };
     cut.behind.bus.send(&edge.node, &late).await.unwrap();
     edge.send_command("d", "c2", MINUTE).await;
