@@ -65,6 +65,10 @@ impl TokenKey {
         let line_ends =
             content.iter().rev().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
         let key = &content[..content.len() - line_ends];
+        if key.split(u8::is_ascii_whitespace).any(|word| word.starts_with(b"rk_")) {
+            let problem = "this is a file of API keys; a token key is made by `roost token key`";
+            return Err(KeyFileError::content(file, 0, problem.to_owned()));
+        }
         if key.len() < MIN_KEY_BYTES {
             let problem = format!(
                 "the token key has {} bytes; HS256 needs at least {MIN_KEY_BYTES}, chosen at random",

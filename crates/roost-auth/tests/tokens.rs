@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use roost_auth::{
     AuthError, Credential, DeviceAuthenticator, Identity, LEEWAY, MAX_CREDENTIAL_BYTES,
-    TokenAuthenticator, TokenKey, mint_device_token,
+    TokenAuthenticator, TokenKey, generate_api_key, mint_device_token,
 };
 use roost_types::{DeviceId, ErrorCode, TenantId, UnixMillis};
 use serde_json::{Value, json};
@@ -247,6 +247,10 @@ fn a_key_file_may_end_its_line_and_must_be_long_enough() {
         "{error}"
     );
     assert!(TokenKey::from_content(&[0xff; 32], "token.key").is_ok(), "any bytes are a key");
+
+    let line = format!("default default {}\n", generate_api_key());
+    let error = TokenKey::from_content(line.as_bytes(), "api.key").unwrap_err().to_string();
+    assert!(error.starts_with("api.key: this is a file of API keys"), "{error}");
     assert_eq!(format!("{:?}", key()), "TokenKey(..)");
 }
 

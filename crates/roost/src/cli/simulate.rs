@@ -200,6 +200,9 @@ async fn simulate(args: &SimulateArgs) -> Result<Exit, Failure> {
     }
     devices.shutdown().await;
     status.finish(&counts)?;
+    if counts.connects.load(Ordering::Relaxed) == 0 {
+        return Err(Failure::failed("no device could connect"));
+    }
     Ok(Exit::Ok)
 }
 

@@ -106,7 +106,23 @@ pub(super) async fn start(
     let mut hub = RunningHub::new(parts, tasks);
     hub.advance(Phase::Ready);
     hub.follow_health(checks, store.health);
+    say_ready(&config, hub.node(), addresses);
     Ok(hub)
+}
+
+/// The first thing that whoever reads the log wants to know.
+fn say_ready(config: &Config, node: &NodeRef, addresses: Addresses) {
+    let shown = |address: Option<SocketAddr>| address.map_or("none".to_owned(), |a| a.to_string());
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        %node,
+        edge = shown(addresses.edge),
+        grpc = shown(addresses.grpc),
+        admin = %addresses.admin,
+        auth = ?config.auth.mode,
+        store = if config.redis.url.is_some() { "redis" } else { "memory" },
+        "ready"
+    );
 }
 
 fn warn_if_insecure(config: &Config, credentials: &Credentials) {
