@@ -229,6 +229,8 @@ fn a_draining_node_is_alive_but_not_ready_and_a_second_signal_skips_ahead() {
     let terminate = || Command::new("kill").args(["-TERM", &pid]).status().unwrap();
     let mut log = BufReader::new(hub.stderr.take().unwrap()).lines();
     assert!(log.next().unwrap().unwrap().contains("INSECURE"));
+    let ready = log.next().unwrap().unwrap();
+    assert!(ready.contains(admin) && ready.contains("memory"), "{ready}");
     assert!(terminate().success());
     assert!(log.next().unwrap().unwrap().contains("draining"));
     while status(admin, "/readyz") != "503 Service Unavailable" {
