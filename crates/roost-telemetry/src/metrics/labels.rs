@@ -48,7 +48,7 @@ labels! {
     ConnectOutcome = "outcome" {
         /// Answered with 101.
         Accepted => "accepted",
-        /// Not a correct WebSocket request: answered 400, 405, 426 or 505.
+        /// Not a correct WebSocket request: answered 400, 405 or 426.
         BadRequest => "bad_request",
         /// No such path: answered 404.
         NotFound => "not_found",
