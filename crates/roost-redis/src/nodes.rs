@@ -24,15 +24,21 @@ const INFO_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// This node's last look at the leases.
 #[derive(Debug, Default)]
-pub(crate) struct NodesView(Mutex<Option<(Instant, Leases)>>);
+pub(crate) struct NodesView(Mutex<Option<(Instant, Arc<Leases>)>>);
 
 /// The end of each node's lease, in ms of hub time.
-type Leases = Arc<HashMap<NodeRef, u64>>;
+#[derive(Debug)]
+struct Leases {
+    /// When they were looked at. This node's own clock may lag behind it a little, and who was dead
+    /// then is dead now.
+    seen: u64,
+    until: HashMap<NodeRef, u64>,
+}
 
 /// Which nodes live, as far as can be told.
 #[derive(Debug)]
 pub(crate) struct Liveness {
-    leases: Leases,
+    leases: Arc<Leases>,
     /// Redis was away for so long, or so recently, that leases may be over without anybody's fault.
     in_doubt: bool,
 }
@@ -41,7 +47,8 @@ pub(crate) struct Liveness {
 
 impl Liveness {
     pub(crate) fn is_live(&self, node: &NodeRef, now: UnixMillis) -> bool {
-        self.in_doubt || self.leases.get(node).is_some_and(|until| *until > now.0)
+        let now = now.0.max(self.leases.seen);
+        self.in_doubt || self.leases.until.get(node).is_some_and(|until| *until > now)
     }
 }
 
@@ -70,12 +77,12 @@ impl Nodes for RedisStore {
     }
 
     async fn list(&self) -> Result<Vec<NodeRecord>, StoreError> {
-        let (now, found) = self.leases().await?;
+        let (leases, found) = self.leases().await?;
         let mut records = Vec::new();
         for lease in found {
             // The words of a node that left a moment ago may be gone before its lease.
             if !lease.info.is_empty() {
-                records.push(lease.record(now)?);
+                records.push(lease.record(leases.seen)?);
             }
         }
         records.sort_by(|a, b| a.info.node.id.cmp(&b.info.node.id));
@@ -83,7 +90,8 @@ impl Nodes for RedisStore {
     }
 
     async fn dead(&self) -> Result<Vec<NodeRef>, StoreError> {
-        let (now, found) = self.leases().await?;
+        let (leases, found) = self.leases().await?;
+        let now = leases.seen;
         // Asked only now: an interruption in between counts.
         if self.link.up_for() < self.settings.lease {
             return Ok(Vec::new());
@@ -111,29 +119,28 @@ impl RedisStore {
         Ok(())
     }
 
-    async fn leases(&self) -> Result<(u64, Vec<LeaseRow>), StoreError> {
+    /// Looks at the leases; every look is this node's view from then on.
+    async fn leases(&self) -> Result<(Arc<Leases>, Vec<LeaseRow>), StoreError> {
         let call = read_call(&self.link);
         let mut answer = self.link.run(&script::NODES, &call).await?;
-        let now = answer.rest.number()?;
+        let seen = answer.rest.number()?;
         let mut rows = Vec::new();
         while !answer.rest.is_done() {
             rows.push(LeaseRow::read(answer.rest.list()?)?);
         }
-        Ok((now, rows))
+        let until = rows.iter().map(|row| (row.node.clone(), row.until)).collect();
+        let leases = Arc::new(Leases { seen, until });
+        *self.view.0.lock() = Some((Instant::now(), Arc::clone(&leases)));
+        Ok((leases, rows))
     }
 
     /// Which nodes live, looked up again if the last look is too old, or `anew`.
     pub(crate) async fn liveness(&self, anew: bool) -> Result<Liveness, StoreError> {
         let age = if anew { Duration::ZERO } else { VIEW_AGE.min(self.settings.lease / 10) };
         let seen = self.view.0.lock().clone();
-        let leases = if let Some((_, leases)) = seen.filter(|(at, _)| at.elapsed() < age) {
-            leases
-        } else {
-            let (_, rows) = self.leases().await?;
-            let leases: Leases =
-                Arc::new(rows.into_iter().map(|row| (row.node, row.until)).collect());
-            *self.view.0.lock() = Some((Instant::now(), Arc::clone(&leases)));
-            leases
+        let leases = match seen.filter(|(at, _)| at.elapsed() < age) {
+            Some((_, leases)) => leases,
+            None => self.leases().await?.0,
         };
         let in_doubt = self.link.was_interrupted() && self.link.up_for() < self.settings.lease;
         Ok(Liveness { leases, in_doubt })
