@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -166,6 +167,30 @@ def readme():
     expect(done.returncode == 0, done.stderr)
 
 
+def five_commands(helm, roost):
+    """docs/operations.md's way from a checkout to a manifest works as it stands, and the manifest is valid."""
+    marked = r"<!-- scripts/chart.sh runs this block as it stands -->\n```sh\n(.*?)```"
+    commands = re.findall(marked, Path("docs/operations.md").read_text(), re.DOTALL)
+    expect(len(commands) == 1 and commands[0].count("\n") == 5, "docs/operations.md has no block of five commands")
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        (folder / "helm").symlink_to(CHART.parent.resolve())
+        for name, call in (("helm", helm.command), ("roost", [roost])):
+            shim = folder / "bin" / name
+            shim.parent.mkdir(exist_ok=True)
+            words = [str(Path(word).absolute()) if Path(word).exists() else word for word in map(str, call)]
+            shim.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+            shim.chmod(0o755)
+        env = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "HOME": str(folder)}
+        done = subprocess.run(["sh", "-euc", commands[0]], cwd=folder, env=env, capture_output=True, text=True, check=False)
+        expect(done.returncode == 0, done.stdout + done.stderr)
+        objects = [it for it in yaml.safe_load_all((folder / "roost.yaml").read_text()) if it]
+    valid(objects)
+    toml, kinds = rendered.config(objects, "edge"), {it["kind"] for it in objects}
+    expect(toml["redis"]["url_file"] and {"HorizontalPodAutoscaler", "HTTPRoute"} <= kinds, "Redis, autoscaling or TLS is missing")
+    return f"{len(objects)} objects"
+
+
 def versions():
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     workspace = tomllib.loads(Path("Cargo.toml").read_text())["workspace"]["package"]["version"]
@@ -212,6 +237,18 @@ def compose():
             expect(exists, f"{name} mounts {source}, which does not exist")
         for port in service.get("ports", []):
             expect(re.match(r"127\.0\.0\.1:", port), f"{name}: port {port} is open to the network")
+    for name, service in services.items():
+        # One that is of a profile is there only where the profile is chosen.
+        needs = service.get("depends_on", {})
+        needs = needs if isinstance(needs, dict) else {other: {} for other in needs}
+        for other, how in needs.items():
+            own, of_other = set(service.get("profiles", [])), set(services[other].get("profiles", []))
+            expect(not of_other or own & of_other or how.get("required") is False, f"{name} needs {other}, of a profile that may not be chosen")
+    for env in sorted(path.parent.glob("*.env")):
+        said = dict(line.split("=", 1) for line in env.read_text().splitlines() if "=" in line and not line.startswith("#"))
+        of_profile = {name for name, service in services.items() if said["COMPOSE_PROFILES"] in service.get("profiles", [])}
+        hosts = set(re.findall(r"([\w-]+):\d+", said["ROOST_REDIS"]))
+        expect(hosts and hosts <= of_profile, f"{env.name}: {said['ROOST_REDIS']} names more than profile {said['COMPOSE_PROFILES']} has")
     return f"{len(services)} services; nothing was started"
 
 
@@ -248,7 +285,7 @@ def every_set(table, helm, packages):
     return of_sets
 
 
-def run_it(table, of_sets):
+def run_it(table, of_sets, helm):
     """What needs the binary, and Redis."""
     roost = live.binary()
     if not roost:
@@ -257,6 +294,7 @@ def run_it(table, of_sets):
         table.check(f"{name}: roost config check", live.check_config, objects, roost)
     table.check("roost.toml knows the keys that roost knows", live.known_keys, of_sets.get("minimal", []), roost)
     table.check("compose: roost takes its flags", compose_calls, roost)
+    table.check("docs/operations.md: five commands to a manifest", five_commands, helm, roost)
     if not shutil.which("redis-server"):
         return table.skip("helm test, as processes", "no redis-server")
     return table.check("helm test, as processes: a device answers a command", live.helm_test, of_sets.get("minimal", []), roost)
@@ -282,7 +320,7 @@ def main():
     table.check("policy scan of the production set", checkov, helm)
     table.check("Dockerfile: hadolint", dockerfile)
     table.check("compose.yaml: schema, mounts, ports", compose)
-    run_it(table, of_sets)
+    run_it(table, of_sets, helm)
     print(f"{table.passed} passed, {table.failed} failed")
     return 1 if table.failed else 0
 

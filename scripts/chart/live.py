@@ -4,6 +4,7 @@ containers of `helm test`, as processes on loopback. Only ports and paths differ
 import base64
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -13,12 +14,13 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from rendered import base, config, expect, named, node, of_kind
 
-PATIENCE = 30
+# Longer than anything takes that works, on a machine that is busy with other things.
+PATIENCE = 120
 
 
 def binary():
@@ -31,10 +33,12 @@ def binary():
 
 
 def free_port():
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on, below those that systems draw for outgoing connections."""
+    while True:
+        port = random.randint(21_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def entry(objects, secret, key):
@@ -85,13 +89,25 @@ def environment(folder, role):
     return own
 
 
+def certificate(folder):
+    """`tls.crt` and `tls.key` that belong together, and `ca.crt` that signed them: itself."""
+    crt, key = folder / "tls.crt", folder / "tls.key"
+    if not crt.exists():
+        new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=redis"]
+        subprocess.run([*new, "-days", "2", "-keyout", str(key), "-out", str(crt)], check=True, capture_output=True)
+        shutil.copy(crt, folder / "ca.crt")
+
+
 def check_config(objects, roost):
     """The binary accepts both roost.toml, with nothing changed but where files are."""
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         for role in ("edge", "control"):
-            (folder / "roost.toml").write_text(named(objects, "ConfigMap", f"{base(objects)}-{role}")["data"]["roost.toml"])
+            toml = named(objects, "ConfigMap", f"{base(objects)}-{role}")["data"]["roost.toml"]
+            (folder / "roost.toml").write_text(toml.replace("/etc/roost/redis-tls/", f"{folder}/").replace("/etc/roost/redis/", f"{folder}/").replace("/etc/roost/tls/", f"{folder}/"))
             (folder / "url").write_text("redis://127.0.0.1")
+            (folder / "sentinel-password").write_text("secret")
+            certificate(folder)
             (folder / "token.key").write_text("k" * 43)
             (folder / "api.key").write_text("rk_0123456789abcdef0123456789abcdef")
             env = environment(folder, role)
@@ -174,7 +190,7 @@ def helm_test(objects, roost):
         here = {"url": f"ws://{listening['edge']['edge']}", "server": f"http://{listening['control']['grpc']}"}
         stack.enter_context(running([roost, *local(device["args"], here, folder)], env={}, **quiet))
         call = [roost, *local(command["args"], here, folder)]
-        done = subprocess.run(call, env={}, capture_output=True, text=True, timeout=90, check=False)
+        done = subprocess.run(call, env={}, capture_output=True, text=True, timeout=PATIENCE, check=False)
         expect(done.returncode == 0, f"the command ended with {done.returncode}: {done.stdout}{done.stderr}")
         expect("helm test" in done.stdout, f"the answer is not what was sent: {done.stdout}")
 

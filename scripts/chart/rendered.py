@@ -144,6 +144,25 @@ def services(objects):
             named(objects, "Service", path["backend"]["service"]["name"])
 
 
+def certificates(objects):
+    """What is mounted is what is used, where it is, and by links, so that a renewed Secret comes through."""
+    for role, section in (("edge", "edge"), ("control", "grpc")):
+        spec, keys = node(objects, role), config(objects, role)[section]
+        used = {keys[key] for key in ("tls_cert_file", "tls_key_file") if key in keys}
+        found = [volume for volume in spec["volumes"] if volume["name"] == "tls"]
+        expect(bool(used) == bool(found), f"{role}: {used} is used and {found} is mounted")
+        if not used:
+            continue
+        mount = next(it for it in spec["containers"][0]["volumeMounts"] if it["name"] == "tls")
+        expect("subPath" not in mount, f"{role}: a file that is mounted alone is never renewed")
+        there = {f"{mount['mountPath']}/{item['path']}" for item in found[0]["secret"]["items"]}
+        expect(used == there, f"{role}: {used} is used and {there} is there")
+        if role == "edge":
+            ports = {port["name"]: port["containerPort"] for port in spec["containers"][0]["ports"]}
+            expect(ports["devices-tls"] == int(keys["tls_addr"].rsplit(":")[-1]), f"{ports} and {keys['tls_addr']}")
+            expect(("devices" in ports) == keys["plain"], f"{ports} and plain = {keys['plain']}")
+
+
 def rollout(objects):
     """One new pod at a time, no capacity lost; scaled by one only; one bound for disruptions."""
     scalers = of_kind(objects, "HorizontalPodAutoscaler", "ScaledObject")
@@ -178,7 +197,7 @@ def going_away(objects):
     for role in ("edge", "control"):
         spec = node(objects, role)
         stop = spec["containers"][0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-        shutdown = {key: seconds(value) for key, value in config(objects, role)["shutdown"].items()}
+        shutdown = {key: seconds(value) for key, value in config(objects, role)["shutdown"].items() if key != "shed_rate"}
         expect(shutdown["grace"] > shutdown["delay"] + shutdown["drain"], f"{role}: no time to flush: {shutdown}")
         grace = spec["terminationGracePeriodSeconds"]
         expect(grace > stop + shutdown["grace"], f"{role}: grace {grace} <= preStop {stop} + {shutdown['grace']}")
@@ -196,7 +215,7 @@ def network(objects):
         expect(len(found) == 2, f"{name} has {len(found)} policies")
 
 
-ALL = [unique, restricted, mounts, services, rollout, probes, going_away, network]
+ALL = [unique, restricted, mounts, services, certificates, rollout, probes, going_away, network]
 
 
 # === Parts of what was rendered ===

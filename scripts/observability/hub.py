@@ -6,6 +6,7 @@ and ended by whoever started it. What is then asked of it is in live.py.
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -27,9 +28,12 @@ EDGES = ("edge-1", "edge-2")
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One that is free still when it is used: below those that systems draw for outgoing connections."""
+    while True:
+        port = random.randint(21_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def get(url: str, timeout: float = 10) -> str:
@@ -37,7 +41,7 @@ def get(url: str, timeout: float = 10) -> str:
         return answer.read().decode()
 
 
-def wait_for(what: str, done, seconds: float = 30) -> None:
+def wait_for(what: str, done, seconds: float = 120) -> None:
     """Waits until `done()` is true; what it raises counts as not yet."""
     deadline, last = time.monotonic() + seconds, None
     while time.monotonic() < deadline:
@@ -181,7 +185,7 @@ class Hub:
         while not self.ending.is_set():
             try:
                 work()
-            except OSError:
+            except (OSError, subprocess.SubprocessError):
                 self.ending.wait(0.5)
 
     @property

@@ -12,8 +12,8 @@ use roost_testkit::process::TwoEdges;
 const DEVICES: usize = 50;
 /// How long a node counts as alive here; the default is 10 s.
 const LEASE: Duration = Duration::from_secs(5);
-/// What a busy machine may take on top of it.
-const MARGIN: Duration = Duration::from_secs(5);
+/// What a machine that is busy with other things may take on top of it.
+const MARGIN: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn its_devices_go_offline_within_the_lease_and_answer_through_b() {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use roost_proto::control::v1::payload::Body;
 use roost_proto::control::v1::{CancelOutcome, CommandState};
 use roost_testkit::backend::{command, payload, states, waiting, with_id, with_ttl};
-use roost_testkit::eventually;
 use roost_testkit::target::Target;
+use roost_testkit::{HANGS, eventually};
 use roost_types::{Payload, Text};
 use roost_wire::device::ToDevice;
 
@@ -51,7 +51,7 @@ pub(crate) async fn a_command_that_nobody_fetches_expires(hub: Target) {
         let found = backend.get("away", "short").await;
         (found.state() == CommandState::Expired).then_some(found)
     };
-    let expired = eventually("it expires", Duration::from_secs(60), expired).await;
+    let expired = eventually("it expires", HANGS, expired).await;
     assert_eq!(states(&expired), [CommandState::Queued, CommandState::Expired]);
     // A device that comes too late never sees it.
     let mut device = hub.on_a("away").await;
@@ -101,7 +101,7 @@ pub(crate) async fn a_caller_that_times_out_finds_the_result_later(hub: Target) 
     let result = found.result.unwrap().payload.unwrap();
     assert_eq!(result.body, Some(Body::Text("crisp".to_owned())));
     // The same call again finds the same command, ended.
-    let again = waiting(Duration::from_secs(5), with_id("long", command("slow", "bake")));
+    let again = waiting(Duration::from_secs(60), with_id("long", command("slow", "bake")));
     let again = backend.send(again).await;
     assert!(again.already_existed && !again.wait_timed_out);
 }

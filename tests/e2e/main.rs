@@ -26,7 +26,10 @@ macro_rules! on_every_topology {
 }
 pub(crate) use on_every_topology;
 
+mod admission;
 mod cli;
+mod commands;
+mod drain;
 mod edge_killed;
 mod hostile;
 mod mailbox;
@@ -34,5 +37,7 @@ mod metrics;
 mod payloads;
 mod redis_outage;
 mod shutdown;
+mod tls;
 mod topologies;
+mod tracing;
 mod two_edges;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use roost_testkit::backend::{command, waiting, with_id, with_ttl};
 use roost_testkit::device::TestDevice;
-use roost_testkit::eventually;
 use roost_testkit::hub::TestHub;
+use roost_testkit::{HANGS, eventually};
 use roost_types::{Payload, Text};
 
 /// What the first version has at least, each name as on the page.
@@ -73,7 +73,7 @@ async fn each_moves_when_it_happens() {
     for (name, labels, expected) in moved {
         let what = format!("{name}{labels:?} is {expected}");
         let there = async || (admin.metrics().await.sum(name, labels) == expected).then_some(());
-        eventually(&what, Duration::from_secs(10), there).await;
+        eventually(&what, HANGS, there).await;
     }
     let metrics = admin.metrics().await;
     let refused = metrics.sum("roost_ws_connects_total", &[]) - 3.0;

@@ -8,9 +8,9 @@ use std::time::Duration;
 use roost_proto::control::v1::{Command, CommandState};
 use roost_testkit::admin::Readiness;
 use roost_testkit::backend::{TestBackend, command, waiting, with_id};
-use roost_testkit::eventually;
 use roost_testkit::fleet::Fleet;
 use roost_testkit::process::TwoEdges;
+use roost_testkit::{HANGS, eventually};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -23,29 +23,35 @@ const CALLS: usize = 100;
 const LEASE: (&str, &str) = ("ROOST_STORE__LEASE", "5s");
 /// How long an outage is, unless `ROOST_TEST_OUTAGE_SECONDS` says otherwise.
 const OUTAGE: u64 = 12;
-/// Within which a call is refused, with what a busy machine may take on top.
-const REFUSED_WITHIN: Duration = Duration::from_millis(1_000 + 500);
-/// Within which every device answers again, with what a busy machine may take on top.
+/// Within which a call is refused: as a rule, since a machine that is busy with other things may let
+/// any single one wait.
+const REFUSED_WITHIN: Duration = Duration::from_secs(1);
+/// Within which every device answers again, on top of what the same calls take on this machine when all
+/// is well, and what a busy machine may take.
 const BACK_WITHIN: Duration = Duration::from_secs(5 + 5);
+/// The fewest calls that are made during an outage.
+const CALLS_AT_LEAST: usize = 6;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_stopped_and_resumed() {
     let mut hub = TwoEdges::start(&[LEASE]).await;
     let (mut fleet, backend) = crowd(&hub).await;
+    let usual = everybody_answers(&fleet, &backend, "before").await;
     hub.redis.pause().unwrap();
     outage(&hub, &mut fleet, &backend).await;
     hub.redis.resume().unwrap();
-    all_is_well(&hub, &mut fleet, &backend).await;
+    all_is_well(&hub, &mut fleet, &backend, usual).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_killed_and_restarted_empty() {
     let mut hub = TwoEdges::start(&[LEASE]).await;
     let (mut fleet, backend) = crowd(&hub).await;
+    let usual = everybody_answers(&fleet, &backend, "before").await;
     hub.redis.kill();
     outage(&hub, &mut fleet, &backend).await;
     hub.redis.restart().await.unwrap();
-    all_is_well(&hub, &mut fleet, &backend).await;
+    all_is_well(&hub, &mut fleet, &backend, usual).await;
 }
 
 async fn crowd(hub: &TwoEdges) -> (Fleet, TestBackend) {
@@ -62,8 +68,8 @@ async fn outage(hub: &TwoEdges, fleet: &mut Fleet, backend: &TestBackend) {
     let seconds = std::env::var("ROOST_TEST_OUTAGE_SECONDS");
     let seconds = seconds.map_or(OUTAGE, |text| text.parse().unwrap());
     let end = Instant::now() + Duration::from_secs(seconds);
-    let mut calls = 0;
-    while Instant::now() < end {
+    let mut calls = vec![];
+    while Instant::now() < end || calls.len() < CALLS_AT_LEAST {
         let asked = Instant::now();
         let refused = backend.try_send(command("d-1", "hello")).await;
         let took = asked.elapsed();
@@ -72,14 +78,14 @@ async fn outage(hub: &TwoEdges, fleet: &mut Fleet, backend: &TestBackend) {
         let honest = ["NOT_ENQUEUED", "INDETERMINATE"].contains(&error.reason.as_str());
         assert!(honest, "{error}");
         assert!(error.retryable(), "{error}");
-        assert!(took < REFUSED_WITHIN, "refused after {took:?}");
-        calls += 1;
+        calls.push(took);
         // Between calls something may happen; and no busy loop.
         if let Ok((who, closed)) = timeout(Duration::from_millis(200), fleet.ended()).await {
             panic!("{who} was cut off: {closed}");
         }
     }
-    assert!(calls > 5, "only {calls} calls were answered");
+    calls.sort_unstable();
+    assert!(calls[calls.len() / 2] < REFUSED_WITHIN, "refused after {calls:?}");
     let degraded = Readiness { code: 200, status: "degraded".to_owned() };
     assert_eq!(hub.a.admin().readiness().await, degraded);
     assert_eq!(hub.b.admin().readiness().await, degraded);
@@ -93,8 +99,20 @@ async fn outage(hub: &TwoEdges, fleet: &mut Fleet, backend: &TestBackend) {
 }
 
 /// Redis has just come back: every device answers, on the session that it had.
-async fn all_is_well(hub: &TwoEdges, fleet: &mut Fleet, backend: &TestBackend) {
-    let back = Instant::now();
+async fn all_is_well(hub: &TwoEdges, fleet: &mut Fleet, backend: &TestBackend, usual: Duration) {
+    let took = everybody_answers(fleet, backend, "after").await;
+    eprintln!("all answered within {took:?} of the return of Redis; before it, within {usual:?}");
+    assert_eq!(fleet.ends(), []);
+    assert!(took < BACK_WITHIN + 2 * usual, "after {took:?}");
+    for node in [&hub.a, &hub.b, &hub.control] {
+        let ready = async || (node.admin().readiness().await.status == "ready").then_some(());
+        eventually("the node is ready", HANGS, ready).await;
+    }
+}
+
+/// Sends every device a command; gives how long it took until all had answered.
+async fn everybody_answers(fleet: &Fleet, backend: &TestBackend, id: &'static str) -> Duration {
+    let began = Instant::now();
     let permits = Arc::new(Semaphore::new(CALLS));
     let mut asking = JoinSet::new();
     for (name, session) in fleet.devices() {
@@ -102,31 +120,20 @@ async fn all_is_well(hub: &TwoEdges, fleet: &mut Fleet, backend: &TestBackend) {
         let permits = Arc::clone(&permits);
         asking.spawn(async move {
             let _permit = permits.acquire_owned().await.unwrap();
-            let done = answered(&backend, &name).await;
+            let done = answered(&backend, &name, id).await;
             assert_eq!(done.state(), CommandState::Succeeded, "{done:?}");
             assert_eq!(done.session_id, session, "{name} has another session");
-            back.elapsed()
         });
     }
-    let mut answers = asking.join_all().await;
-    answers.sort_unstable();
-    let (median, took) = (answers[DEVICES / 2], answers[DEVICES - 1]);
-    eprintln!(
-        "{DEVICES} devices answered within {took:?} of the return of Redis, half of them within {median:?}"
-    );
-    assert_eq!(fleet.ends(), []);
-    assert!(took < BACK_WITHIN, "after {took:?}");
-    for node in [&hub.a, &hub.b, &hub.control] {
-        let ready = async || (node.admin().readiness().await.status == "ready").then_some(());
-        eventually("the node is ready", Duration::from_secs(5), ready).await;
-    }
+    asking.join_all().await;
+    began.elapsed()
 }
 
 /// Sends a device a command until the hub takes it, as a back end should: with the same id.
-async fn answered(backend: &TestBackend, device: &str) -> Command {
+async fn answered(backend: &TestBackend, device: &str, id: &str) -> Command {
     loop {
-        let request = with_id("after", command(device, "hello"));
-        match backend.try_send(waiting(Duration::from_secs(20), request)).await {
+        let request = with_id(id, command(device, "hello"));
+        match backend.try_send(waiting(Duration::from_secs(60), request)).await {
             Ok(answer) => return answer.command.unwrap(),
             Err(error) => assert!(error.is_unavailable(), "{device}: {error}"),
         }

@@ -8,11 +8,9 @@ use roost_proto::control::v1::{self as pb, CommandState, DeviceEventType, Presen
 use roost_testkit::backend::{command, payload, states, with_id};
 use roost_testkit::device::TestDevice;
 use roost_testkit::target::Target;
-use roost_testkit::{eventually, soon};
+use roost_testkit::{HANGS, eventually, soon};
 use roost_types::{Payload, Text};
 use roost_wire::device::ToDevice;
-
-use std::time::Duration;
 
 /// How many messages each subscriber is to get.
 const MESSAGES: usize = 1_000;
@@ -183,7 +181,7 @@ pub(crate) async fn the_nodes_of_the_hub_are_listed(hub: Target) {
         let devices: u64 = nodes.iter().map(|node| node.connected_devices).sum();
         (devices == 1).then_some(nodes)
     };
-    let nodes = eventually("a heartbeat tells of the device", Duration::from_secs(15), ask).await;
+    let nodes = eventually("a heartbeat tells of the device", HANGS, ask).await;
     let edges = nodes.iter().filter(|node| node.roles().any(|role| role == pb::NodeRole::Edge));
     assert_eq!(edges.count(), hub.edges.len());
     assert!(nodes.iter().all(|node| node.state() == pb::NodeState::Ready), "{nodes:?}");

@@ -10,8 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
-# Longer than anything takes that works.
-PATIENCE = 20
+# Longer than anything takes that works, on a machine that is busy with other things.
+PATIENCE = 120
 
 
 def until(what, ask, within=PATIENCE):

@@ -81,7 +81,7 @@ class BackEnd:
             name="echo",
             payload=payload,
             wait_until="COMMAND_STATE_SUCCEEDED",
-            wait_timeout=Duration(seconds=10),
+            wait_timeout=Duration(seconds=60),
         )
         return self.commands.SendCommand(request, **self.call).command
 
@@ -106,6 +106,46 @@ def commands(back_end, devices):
         assert command.state == pb.COMMAND_STATE_SUCCEEDED, command
         assert json.loads(command.result.payload.json) == {"done": "echo"}, command
         device.expect("command", command_id=command.command_id, name="echo", text=text)
+
+
+def streams(back_end, devices):
+    """One call of each method that streams about commands, and of those that list the dead."""
+    import grpc
+    from google.protobuf.duration_pb2 import Duration
+    from roost.control.v1 import command_service_pb2 as pb
+    from roost.control.v1 import common_pb2
+
+    one = devices[0].name
+    command = pb.SendCommandRequest(device_id=one, command_id="streamed", name="echo")
+    request = pb.SendAndWatchCommandRequest(command=command)
+    items = list(back_end.commands.SendAndWatchCommand(request, **back_end.call))
+    assert items[0].durability == common_pb2.DURABILITY_MEMORY, items[0]
+    assert items[-1].command.state == pb.COMMAND_STATE_SUCCEEDED, items[-1]
+    devices[0].expect("command", command_id="streamed", name="echo")
+
+    request = pb.WatchCommandRequest(device_id=one, command_id="streamed")
+    (item,) = back_end.commands.WatchCommand(request, **back_end.call)
+    assert item.command.state == pb.COMMAND_STATE_SUCCEEDED, item
+    request.cursor = items[-1].cursor
+    assert not list(back_end.commands.WatchCommand(request, **back_end.call))
+
+    command = pb.SendCommandRequest(name="echo", wait_until="COMMAND_STATE_SUCCEEDED", wait_timeout=Duration(seconds=60))
+    request = pb.BatchSendCommandsRequest(device_ids=[device.name for device in devices], command=command)
+    answers = {item.device_id: item for item in back_end.commands.BatchSendCommands(request, **back_end.call)}
+    assert set(answers) == {device.name for device in devices}, answers
+    for device in devices:
+        answer = answers[device.name]
+        assert answer.sent.command.state == pb.COMMAND_STATE_SUCCEEDED, answer
+        device.expect("command", command_id=answer.command_id, name="echo")
+
+    assert not back_end.commands.ListDeadCommands(pb.ListDeadCommandsRequest(), **back_end.call).commands
+    request = pb.RedriveCommandRequest(device_id=one, command_id="streamed")
+    try:
+        back_end.commands.RedriveCommand(request, **back_end.call)
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.FAILED_PRECONDITION, error
+    else:
+        raise AssertionError("what succeeded was driven again")
 
 
 def messages(hub, back_end, edges, devices):
@@ -188,6 +228,7 @@ def main():
         back_end = BackEnd(hub, control["grpc"])
         readme_back_end(hub, control)
         commands(back_end, devices)
+        streams(back_end, devices)
         presence(hub, back_end, edges)
         messages(hub, back_end, edges, devices)
         health(control)

@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, bail};
 use roost_auth::{TokenKey, generate_api_key};
+use roost_client::Trust;
+use roost_client::device::Url;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -14,7 +16,8 @@ use tempfile::TempDir;
 #[derive(Debug)]
 pub(crate) struct HubProcess {
     child: Child,
-    pub(crate) url: String,
+    /// Where devices connect.
+    pub(crate) url: Url,
     pub(crate) token_key: TokenKey,
     /// Holds the key files.
     _directory: TempDir,
@@ -23,8 +26,9 @@ pub(crate) struct HubProcess {
 // === impl HubProcess ===
 
 impl HubProcess {
-    /// Starts `program serve` and waits until it listens. Blocks.
-    pub(crate) fn start(program: &Path, redis: Option<&str>) -> anyhow::Result<Self> {
+    /// Starts `program serve`, where devices connect with or without TLS, and waits until it listens.
+    /// Blocks.
+    pub(crate) fn start(program: &Path, redis: Option<&str>, tls: bool) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir().context("cannot make a directory for keys")?;
         let token_key = TokenKey::generate();
         let token_file = directory.path().join("token.key");
@@ -47,6 +51,9 @@ impl HubProcess {
         // A Redis that other hubs use stays clean: keys of our own, which go after a minute.
         command.env("ROOST_REDIS__PREFIX", "roost-bench");
         command.env("ROOST_STORE__DEVICE_RETENTION", "60s");
+        // Connecting is measured, not a limit on it.
+        command.env("ROOST_EDGE__CONNECT_RATE", "0");
+        let trust = tls.then(|| give_certificate(&mut command, directory.path())).transpose()?;
         if let Some(url) = redis {
             command.args(["--redis", url]);
         }
@@ -59,12 +66,17 @@ impl HubProcess {
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let listening: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-        let Some(edge) = listening["edge"].as_str() else {
+        let (scheme, key) = if tls { ("wss", "edge_tls") } else { ("ws", "edge") };
+        let Some(edge) = listening[key].as_str() else {
             // It has said why on standard error, which is ours too.
             child.wait()?;
             bail!("the hub did not start");
         };
-        Ok(Self { url: format!("ws://{edge}"), child, token_key, _directory: directory })
+        let mut url: Url = format!("{scheme}://{edge}").parse()?;
+        if let Some(trust) = trust {
+            url = url.trusting(trust);
+        }
+        Ok(Self { url, child, token_key, _directory: directory })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -82,6 +94,17 @@ impl HubProcess {
         }
         Ok(())
     }
+}
+
+/// Makes a certificate for the hub, and whom its devices are to trust for it.
+fn give_certificate(hub: &mut Command, directory: &Path) -> anyhow::Result<Trust> {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
+    let (cert, key) = (directory.join("tls.crt"), directory.join("tls.key"));
+    std::fs::write(&cert, made.cert.pem())?;
+    std::fs::write(&key, made.signing_key.serialize_pem())?;
+    hub.env("ROOST_EDGE__TLS_ADDR", "127.0.0.1:0");
+    hub.env("ROOST_EDGE__TLS_CERT_FILE", &cert).env("ROOST_EDGE__TLS_KEY_FILE", &key);
+    Ok(Trust::file(&cert)?)
 }
 
 impl Drop for HubProcess {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use roost_auth::{DEFAULT_AUDIENCE, mint_device_token};
-use roost_client::device::{Connection, Hello, Url};
+use roost_client::device::{Connection, Hello};
 use roost_types::{DeviceId, TenantId, TopicFilter, UnixMillis};
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -38,6 +38,8 @@ pub struct IdleOptions {
     pub devices: u32,
     /// The hub's store.
     pub store: BenchStore,
+    /// Whether devices connect by TLS.
+    pub tls: bool,
 }
 
 /// Where the hub keeps what it must.
@@ -58,6 +60,8 @@ pub struct IdleReport {
     pub devices: u32,
     /// `redis` or `memory`.
     pub store: &'static str,
+    /// Whether they connected by TLS.
+    pub tls: bool,
     /// The hub without devices.
     pub before: Memory,
     /// The hub with them, at rest.
@@ -91,8 +95,8 @@ pub async fn run(options: IdleOptions, progress: impl Fn(u64)) -> anyhow::Result
         BenchStore::Redis(url) => Some(url.clone()),
         BenchStore::OwnRedis | BenchStore::Memory => own.as_ref().map(|own| own.url.clone()),
     };
-    let (program, url) = (options.program.clone(), redis.clone());
-    let starting = move || HubProcess::start(&program, url.as_deref());
+    let (program, url, tls) = (options.program.clone(), redis.clone(), options.tls);
+    let starting = move || HubProcess::start(&program, url.as_deref(), tls);
     let hub = Arc::new(tokio::task::spawn_blocking(starting).await??);
     let before = at_rest(hub.pid()).await?;
     let cpu_before = process::cpu_time(hub.pid())?;
@@ -115,6 +119,7 @@ pub async fn run(options: IdleOptions, progress: impl Fn(u64)) -> anyhow::Result
     Ok(IdleReport {
         devices: options.devices,
         store: if redis.is_some() { "redis" } else { "memory" },
+        tls,
         resident_bytes_per_device: each(after.resident, before.resident),
         anonymous_bytes_per_device: each(after.anonymous, before.anonymous),
         before,
@@ -130,7 +135,7 @@ async fn connect(
     count: u32,
     progress: impl Fn(u64),
 ) -> anyhow::Result<JoinSet<String>> {
-    let url: Url = hub.url.parse()?;
+    let url = &hub.url;
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let mut opening = JoinSet::new();
     let mut open = JoinSet::new();

@@ -11,9 +11,11 @@ use roost_proto::control::v1::message_service_client::MessageServiceClient;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
+
+use crate::tls::{self, Trust, TrustError};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -68,12 +70,22 @@ pub struct FieldViolation {
 // === impl Backend ===
 
 impl Backend {
-    /// Connects to `endpoint`, `http://host:7050` or `host:7050`. Fails if the hub cannot be reached
+    /// Connects to `endpoint`, `http://host:7050` or `host:7050`, or `https://host:7050` by TLS, where the
+    /// hub is to prove itself to the system's authorities. Fails if the hub cannot be reached
     /// within 5 s, or if endpoint or key cannot be right; whether the key is known shows in the first
     /// call.
     pub async fn connect(endpoint: &str, api_key: &str) -> Result<Self, BackendError> {
+        Self::connect_trusting(endpoint, api_key, None).await
+    }
+
+    /// The same, where the hub proves itself to these authorities; `None` for the system's.
+    pub async fn connect_trusting(
+        endpoint: &str,
+        api_key: &str,
+        trust: Option<&Trust>,
+    ) -> Result<Self, BackendError> {
         let key = ApiKey::new(api_key)?;
-        let channel = address(endpoint)?.connect().await;
+        let channel = address(endpoint, trust)?.connect().await;
         let channel = channel.map_err(|error| unreachable_hub(endpoint, &error))?;
         Ok(Self::over(channel, key))
     }
@@ -81,7 +93,7 @@ impl Backend {
     /// The same, but connects with the first call.
     pub fn connect_lazy(endpoint: &str, api_key: &str) -> Result<Self, BackendError> {
         let key = ApiKey::new(api_key)?;
-        Ok(Self::over(address(endpoint)?.connect_lazy(), key))
+        Ok(Self::over(address(endpoint, None)?.connect_lazy(), key))
     }
 
     fn over(channel: Channel, key: ApiKey) -> Self {
@@ -109,17 +121,26 @@ impl Backend {
     }
 }
 
-fn address(endpoint: &str) -> Result<Endpoint, BackendError> {
+fn address(endpoint: &str, trust: Option<&Trust>) -> Result<Endpoint, BackendError> {
     let url =
         if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") };
     let wrong = |problem: &dyn fmt::Display| {
-        let what = format!("{endpoint:?} is no endpoint ({problem}); give http://HOST:PORT");
+        let what = format!(
+            "{endpoint:?} is no endpoint ({problem}); give http://HOST:PORT or https://HOST:PORT"
+        );
         BackendError::local(Code::InvalidArgument, what)
     };
-    let endpoint = Endpoint::from_shared(url).map_err(|error| wrong(&error))?;
-    let scheme = endpoint.uri().scheme_str();
-    if scheme != Some("http") {
-        return Err(wrong(&"only http is supported"));
+    let mut endpoint = Endpoint::from_shared(url).map_err(|error| wrong(&error))?;
+    match endpoint.uri().scheme_str() {
+        Some("http") => {}
+        Some("https") => {
+            let local =
+                |error: TrustError| BackendError::local(Code::InvalidArgument, error.to_string());
+            let trust = trust.cloned().map_or_else(Trust::system, Ok).map_err(local)?;
+            let tls = ClientTlsConfig::new().trust_anchors(trust.anchors());
+            endpoint = endpoint.tls_config(tls).map_err(|error| wrong(&error))?;
+        }
+        _ => return Err(wrong(&"its scheme is neither http nor https")),
     }
     let agent = concat!("roost-client/", env!("CARGO_PKG_VERSION"));
     let endpoint = endpoint.user_agent(agent).map_err(|error| wrong(&error))?;
@@ -134,17 +155,28 @@ fn address(endpoint: &str) -> Result<Endpoint, BackendError> {
 }
 
 /// The whole chain of causes: the first alone is "transport error".
-fn unreachable_hub(endpoint: &str, error: &dyn std::error::Error) -> BackendError {
-    let mut what = format!("cannot reach the hub at {endpoint}: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        what.push_str(": ");
-        what.push_str(&error.to_string());
-        cause = error.source();
+fn unreachable_hub(endpoint: &str, error: &(dyn std::error::Error + 'static)) -> BackendError {
+    if let Some(mistake) = tls::explain(error, "http://") {
+        let what = format!("cannot reach the hub at {endpoint}: {mistake}");
+        return BackendError::local(Code::Unavailable, what);
     }
+    let mut what = format!("cannot reach the hub at {endpoint}: {error}");
+    add_causes(&mut what, error.source());
     BackendError {
         retry_after: Some(Duration::from_secs(1)),
         ..BackendError::local(Code::Unavailable, what)
+    }
+}
+
+/// Adds what lies behind an error, each cause that is not told yet.
+fn add_causes(what: &mut String, mut cause: Option<&(dyn std::error::Error + 'static)>) {
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !what.contains(&text) {
+            what.push_str(": ");
+            what.push_str(&text);
+        }
+        cause = error.source();
     }
 }
 
@@ -209,6 +241,10 @@ impl From<Status> for BackendError {
         let info = details.error_info();
         // A status that is not the hub's own comes from the connection to it.
         let lost = info.is_none() && status.code() == Code::Unavailable;
+        let mut message = status.message().to_owned();
+        if info.is_none() {
+            add_causes(&mut message, std::error::Error::source(&status));
+        }
         let violations = details.bad_request().map(|request| &request.field_violations);
         let fields = violations.into_iter().flatten().map(|violation| FieldViolation {
             field: violation.field.clone(),
@@ -217,7 +253,7 @@ impl From<Status> for BackendError {
         Self {
             code: status.code(),
             reason: info.map(|info| info.reason.clone()).unwrap_or_default(),
-            message: status.message().to_owned(),
+            message,
             fields: fields.collect(),
             retry_after: retry.or(lost.then_some(Duration::from_secs(1))),
         }
@@ -292,10 +328,10 @@ mod tests {
         for key in ["", "a b", "a\n", "ä"] {
             assert_eq!(ApiKey::new(key).unwrap_err().code, Code::InvalidArgument, "{key:?}");
         }
-        assert!(address("127.0.0.1:7050").is_ok());
-        assert!(address("http://[::1]:7050").is_ok());
-        for endpoint in ["", "https://hub:7050", "ftp://x", "a b"] {
-            let error = address(endpoint).unwrap_err();
+        assert!(address("127.0.0.1:7050", None).is_ok());
+        assert!(address("http://[::1]:7050", None).is_ok());
+        for endpoint in ["", "ftp://x", "a b"] {
+            let error = address(endpoint, None).unwrap_err();
             assert!(error.message.contains("give http://HOST:PORT"), "{error}");
         }
     }

@@ -2,3 +2,6 @@
 
 pub mod backend;
 pub mod device;
+mod tls;
+
+pub use tls::{Trust, TrustError};

@@ -4,6 +4,7 @@
 //! whatever must not be lost is in a mailbox, and an event is only its doorbell.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use roost_types::{
@@ -66,6 +67,21 @@ pub enum NodeEvent {
     },
     /// To a control node that waits: the command moved on.
     CommandUpdate(Box<Command>),
+    /// To an edge: an operator drains it. It takes no more devices, sends those that it has away, and
+    /// stays.
+    DrainNode {
+        /// Over how long.
+        over: Duration,
+    },
+    /// To an edge: an operator takes that back. It takes devices again.
+    UndrainNode,
+    /// To an edge: others have room for some of its devices. It sends that many away, any of them.
+    Rebalance {
+        /// How many.
+        surplus: u64,
+        /// Over how long.
+        over: Duration,
+    },
 }
 
 /// Which channels came back after an interruption.

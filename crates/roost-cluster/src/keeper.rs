@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use roost_types::CommandState;
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::sweeper::{OnEnd, Sweeper};
-use crate::{Lease, NodeInfo, Store, StoreError, StoreHealth};
+use crate::sweeper::{OnEnd, OnTally, Sweeper};
+use crate::{Lease, NodeInfo, Store, StoreError, StoreHealth, Tally};
 
 /// How often a node asks for a name that its former life holds.
 const JOIN_AGAIN: Duration = Duration::from_millis(500);
@@ -24,6 +25,10 @@ pub trait SessionHolder: Send + Sync {
     fn devices(&self) -> u64;
     /// Whether no new devices are taken.
     fn draining(&self) -> bool;
+    /// Follows that, so that others learn of it before the next heartbeat is due.
+    fn watch_draining(&self) -> Option<watch::Receiver<bool>> {
+        None
+    }
     /// Confirms every session with the store after an interruption, closes those that were lost,
     /// and reads the mailboxes of the others. An error means: ask again.
     async fn revalidate(&self) -> Result<(), StoreError>;
@@ -38,6 +43,7 @@ pub struct Keeper {
     sweep_every: Duration,
     holder: Option<Arc<dyn SessionHolder>>,
     on_end: Option<OnEnd>,
+    on_tally: Option<OnTally>,
     /// The last heartbeat had no answer.
     failing: bool,
 }
@@ -60,13 +66,22 @@ impl Keeper {
         holder: Option<Arc<dyn SessionHolder>>,
     ) -> Self {
         let sweep_every = (length / 5).clamp(Duration::from_millis(100), Duration::from_secs(5));
-        Self { store, info, lease, length, sweep_every, holder, on_end: None, failing: false }
+        let (on_end, on_tally, failing) = (None, None, false);
+        Self { store, info, lease, length, sweep_every, holder, on_end, on_tally, failing }
     }
 
     /// Calls `count` with the final state of each command that this node's sweeps end.
     #[must_use]
     pub fn on_end(mut self, count: impl Fn(CommandState) + Send + Sync + 'static) -> Self {
         self.on_end = Some(Box::new(count));
+        self
+    }
+
+    /// Calls `show` with what waits in all mailboxes and how long the oldest of it has, each time that
+    /// this node counted it: twice a minute where it is the one that does.
+    #[must_use]
+    pub fn on_tally(mut self, show: impl Fn(Tally, Duration) + Send + Sync + 'static) -> Self {
+        self.on_tally = Some(Box::new(show));
         self
     }
 
@@ -113,7 +128,7 @@ impl Keeper {
     async fn leave(&self) -> Result<(), StoreError> {
         let node = &self.info.node;
         if self.holder.is_some() {
-            self.store.sessions.end_sessions_of(node).await?;
+            while self.store.sessions.end_sessions_of(node).await? > 0 {}
         }
         self.store.nodes.leave(node).await
     }
@@ -123,6 +138,7 @@ impl Keeper {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut health = self.store.health.clone();
         let mut health_ends = false;
+        let mut draining = self.holder.as_ref().and_then(|holder| holder.watch_draining());
         loop {
             tokio::select! {
                 biased;
@@ -138,6 +154,7 @@ impl Keeper {
                         self.beat_and_log().await;
                     }
                 }
+                () = changed(draining.as_mut()) => self.beat_and_log().await,
                 _ = beat.tick() => self.beat_and_log().await,
             }
         }
@@ -205,8 +222,19 @@ impl Keeper {
             lease: Arc::clone(&self.lease),
             every: self.sweep_every,
             on_end: self.on_end.take(),
+            on_tally: self.on_tally.take(),
         }
     }
+}
+
+/// The next change of what is followed; never, where nothing is, or nobody tells any more.
+async fn changed(followed: Option<&mut watch::Receiver<bool>>) {
+    if let Some(followed) = followed
+        && followed.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
 }
 
 #[cfg(test)]

@@ -7,10 +7,10 @@
 use async_trait::async_trait;
 use roost_types::{
     Command, CommandId, CommandResult, CommandSpec, CommandState, DeviceKey, NodeId, Progress,
-    SessionId,
+    SessionId, TenantId, UnixMillis,
 };
 
-use crate::{NodeRef, Page, PageRequest, StoreError};
+use crate::{Durability, NodeRef, Page, PageRequest, StoreError};
 
 /// The decision to hand a command to a live session now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,25 @@ pub struct Dispatch {
     pub prev: u64,
 }
 
+/// A command that a back end offers.
+#[derive(Debug, Clone, Copy)]
+pub struct Offer<'a> {
+    /// What it asks.
+    pub spec: &'a CommandSpec,
+    /// A node to be told of its progress.
+    pub waiting: Option<&'a NodeId>,
+    /// The least that the acceptance must survive; `None` for what the store gives when all is well.
+    /// Never more than that ([`Store::durability`](crate::Store)).
+    pub durability: Option<Durability>,
+}
+
+impl<'a> Offer<'a> {
+    /// Offers a command that nobody waits for, at the store's own durability.
+    pub fn new(spec: &'a CommandSpec) -> Self {
+        Self { spec, waiting: None, durability: None }
+    }
+}
+
 /// What became of a command that was offered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Enqueued {
@@ -31,11 +50,19 @@ pub enum Enqueued {
     Accepted {
         /// As stored.
         command: Box<Command>,
-        /// Where to push it; `None` where it waits.
+        /// Where to push it; `None` where it waits, or where the store's full durability was not
+        /// reached: then a sweep finds it.
         dispatch: Option<Dispatch>,
+        /// What the acceptance survives: at least what was asked.
+        durability: Durability,
     },
-    /// The same command was accepted before. As it stands now.
-    Existing(Box<Command>),
+    /// The same command was accepted before.
+    Existing {
+        /// As it stands now.
+        command: Box<Command>,
+        /// What it survives: at least what was asked.
+        durability: Durability,
+    },
     /// The id belongs to a command with another body.
     Conflict,
     /// The mailbox is at its cap.
@@ -54,8 +81,8 @@ pub struct Batch {
     pub commands: Vec<Command>,
     /// Whether reading again at once would bring more.
     pub more: bool,
-    /// Commands found expired on the way, now ended, with the nodes that wait for them.
-    pub expired: Vec<(Command, Vec<NodeId>)>,
+    /// Commands that ended on the way, being over or out of attempts, with the nodes that wait for them.
+    pub ended: Vec<(Command, Vec<NodeId>)>,
 }
 
 /// What an edge learned about a command.
@@ -83,7 +110,8 @@ pub enum Reported {
         /// Whether commands wait that may be dispatched now: read the mailbox.
         more: bool,
     },
-    /// It says nothing new, or comes after the end: acknowledged and not applied.
+    /// It says nothing new, or comes after the end: acknowledged and not applied. A result that differs
+    /// from the end is recorded as late.
     Late {
         /// The state that stands.
         state: CommandState,
@@ -137,23 +165,42 @@ pub enum SweepFinding {
     },
 }
 
+/// What waits in all mailboxes of the hub, whichever tenant's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// How many commands are unfinished.
+    pub pending: u64,
+    /// When the oldest of them was accepted, by hub time; `None` without any. A store with very many may
+    /// take some turns to find it, and until then tells of one that is almost as old.
+    pub oldest: Option<UnixMillis>,
+}
+
+/// Which commands are wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CommandFilter {
+    /// Only those that stand here.
+    pub state: Option<CommandState>,
+    /// Only those accepted at this time or later.
+    pub since: Option<UnixMillis>,
+    /// Only those accepted before this time.
+    pub until: Option<UnixMillis>,
+}
+
 /// Commands that wait for devices. Each operation on one device is atomic.
 #[async_trait]
 pub trait Mailboxes: Send + Sync + std::fmt::Debug {
-    /// Accepts a command, once per id. `waiting` is a node to be told of its progress.
+    /// Accepts a command, once per id. `Indeterminate` where the durability asked for was not reached:
+    /// it may be in the mailbox.
     ///
     /// It is dispatched at once where the device has a session, its window is open and nothing
-    /// earlier waits.
-    async fn enqueue(
-        &self,
-        device: &DeviceKey,
-        spec: &CommandSpec,
-        waiting: Option<&NodeId>,
-    ) -> Result<Enqueued, StoreError>;
+    /// earlier waits. The window is one from the loss of a session with unfinished commands until the
+    /// device acknowledges a command.
+    async fn enqueue(&self, device: &DeviceKey, offer: Offer<'_>) -> Result<Enqueued, StoreError>;
 
     /// Hands the commands after `after`, the `seq` that the session delivered last, to the session:
     /// those dispatched to it already and not
-    /// finished, then queued ones as far as the window is open. `Fenced` for a stale session.
+    /// finished, then queued ones as far as the window is open. One that would begin an attempt beyond
+    /// its bound ends as `Dead` instead. `Fenced` for a stale session.
     async fn read(
         &self,
         device: &DeviceKey,
@@ -187,9 +234,26 @@ pub trait Mailboxes: Send + Sync + std::fmt::Debug {
     async fn list(
         &self,
         device: &DeviceKey,
-        state: Option<CommandState>,
+        filter: &CommandFilter,
         page: &PageRequest,
     ) -> Result<Page<Command>, StoreError>;
+
+    /// A tenant's dead commands that were not driven again, in no order that means anything. Weakly
+    /// consistent.
+    async fn dead(
+        &self,
+        tenant: &TenantId,
+        page: &PageRequest,
+    ) -> Result<Page<Command>, StoreError>;
+
+    /// Notes on a dead command which one took its place, and takes it out of the dead ones. Gives
+    /// whether there is such a dead command. Safe to repeat.
+    async fn settle_dead(
+        &self,
+        device: &DeviceKey,
+        id: &CommandId,
+        redriven_as: &CommandId,
+    ) -> Result<bool, StoreError>;
 
     /// Takes what is due, hub-wide, ends what is over and tells what needs a push. One sweep takes a
     /// bounded share; nothing found means that nothing is due.
@@ -197,4 +261,23 @@ pub trait Mailboxes: Send + Sync + std::fmt::Debug {
     /// A window that opens by a report, or by the end of a command's time, is a finding where nobody
     /// read the mailbox since: whoever had to be told may not have been.
     async fn sweep(&self) -> Result<Vec<SweepFinding>, StoreError>;
+
+    /// Counts what waits, hub-wide, at a price that does not grow with it. A store that does not count
+    /// has nothing waiting.
+    async fn tally(&self) -> Result<Tally, StoreError> {
+        Ok(Tally::default())
+    }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    /// Adds a part of the hub.
+    pub fn add(&mut self, pending: u64, oldest: Option<UnixMillis>) {
+        self.pending += pending;
+        self.oldest = match (self.oldest, oldest) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
 }

@@ -107,4 +107,8 @@ pub trait Nodes: Send + Sync + fmt::Debug {
 
     /// Whether it is this node's turn to do a hub-wide job; the turn lasts `ttl`.
     async fn take_turn(&self, job: &str, ttl: Duration) -> Result<bool, StoreError>;
+
+    /// Asks leave to send `wanted` devices away, and gives for how many it has it: all nodes together get
+    /// `per_second`, and a quarter of a second's worth at once, at least one.
+    async fn shed(&self, wanted: u32, per_second: u32) -> Result<u32, StoreError>;
 }

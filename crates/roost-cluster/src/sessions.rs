@@ -1,12 +1,13 @@
 //! The `Sessions` seam: which node has which device, by which session.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use roost_types::{DeviceKey, NodeId, SessionId, TenantId, UnixMillis};
 use tokio::sync::mpsc;
 
-use crate::{NodeRef, Page, PageRequest, StoreError};
+use crate::{HistoryEntry, NodeRef, Page, PageRequest, Refusal, StoreError};
 
 /// A connection's claim to be its device's session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +33,15 @@ pub struct Claimed {
     pub replaced: Option<(SessionId, NodeRef)>,
     /// How many commands wait in the mailbox.
     pub pending: u64,
+    /// Sessions replaced each other so often that two devices seem to use one identity. Said at every
+    /// [`CONTEST_TAKEOVERS`]th takeover within [`CONTEST_WINDOW`], with a presence event beside it.
+    pub contested: bool,
 }
+
+/// As many takeovers within the window are a fight.
+pub const CONTEST_TAKEOVERS: u32 = 5;
+/// How long takeovers are counted together, from the first on.
+pub const CONTEST_WINDOW: Duration = Duration::from_secs(60);
 
 /// What became of a session that was asked about after an interruption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +142,9 @@ pub enum PresenceKind {
     Disconnected,
     /// A new session replaced the old one.
     TakenOver,
+    /// Sessions keep replacing each other: two devices seem to use one identity. Comes beside the
+    /// `TakenOver` that made it obvious.
+    Contested,
 }
 
 impl PresenceKind {
@@ -142,12 +154,13 @@ impl PresenceKind {
             Self::Connected => "connected",
             Self::Disconnected => "disconnected",
             Self::TakenOver => "taken_over",
+            Self::Contested => "contested",
         }
     }
 
     /// The kind of this name.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Connected, Self::Disconnected, Self::TakenOver]
+        [Self::Connected, Self::Disconnected, Self::TakenOver, Self::Contested]
             .into_iter()
             .find(|kind| kind.as_str() == text)
     }
@@ -188,7 +201,8 @@ pub enum PresenceItem {
 pub trait Sessions: Send + Sync + std::fmt::Debug {
     /// Makes the claim the device's session, whoever had it before.
     ///
-    /// Unfinished commands that were with the old session are queued again.
+    /// Unfinished commands that were with the old session are queued again, and handed out one at a
+    /// time until the device acknowledges one.
     async fn claim(&self, claim: &SessionClaim) -> Result<Claimed, StoreError>;
 
     /// Ends a session. `Fenced` where it is no longer the device's session; then nothing changes.
@@ -223,7 +237,25 @@ pub trait Sessions: Send + Sync + std::fmt::Debug {
         cursor: Option<&str>,
     ) -> Result<mpsc::Receiver<PresenceItem>, StoreError>;
 
-    /// Ends the sessions that a dead node left behind, each conditional on its session id; gives how
-    /// many it ended. Repeats are harmless.
+    /// Ends about a thousand of the sessions that a node left behind, each conditional on its session id;
+    /// gives how many it ended, 0 once none is left. Whoever asks because the node is dead looks again
+    /// whether it is before asking for more: it may have come back. Repeats are harmless.
     async fn end_sessions_of(&self, node: &NodeRef) -> Result<u64, StoreError>;
+
+    /// What happened to a device lately, newest first, in the order in which the store let it happen:
+    /// at most `limit`, and what [`StoreSettings::history`](crate::StoreSettings) keeps. Empty for one
+    /// that nothing is known of.
+    async fn history(
+        &self,
+        device: &DeviceKey,
+        limit: usize,
+    ) -> Result<Vec<HistoryEntry>, StoreError>;
+
+    /// Adds to a device's history what its edge refused. `Fenced` for a stale session.
+    async fn note_refusal(
+        &self,
+        device: &DeviceKey,
+        session: SessionId,
+        refusal: &Refusal,
+    ) -> Result<(), StoreError>;
 }

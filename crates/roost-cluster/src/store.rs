@@ -22,7 +22,7 @@ pub struct Store {
     pub clock: Arc<dyn Clock>,
     /// Whether the store can be reached.
     pub health: watch::Receiver<StoreHealth>,
-    /// What "accepted" is worth on this store.
+    /// What "accepted" is worth on this store while all of it is well: the most that can be asked.
     pub durability: Durability,
 }
 
@@ -39,12 +39,16 @@ pub enum StoreHealth {
 }
 
 /// Where an accepted command is when the caller is told so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Durability {
     /// In the memory of this process.
     Process,
     /// In the memory of one Redis.
     Memory,
+    /// In the memory of one Redis and of as many of its replicas as the hub is told to ask for.
+    Replicated,
+    /// On the disk of one Redis, and replicated.
+    Fsync,
 }
 
 /// What every store implementation honours alike.
@@ -64,6 +68,8 @@ pub struct StoreSettings {
     pub device_retention: Duration,
     /// After how long a dispatched command that no edge reports as sent is pushed again.
     pub undelivered_after: Duration,
+    /// How many entries of its history are kept for each device.
+    pub history: u32,
 }
 
 impl Default for StoreSettings {
@@ -76,6 +82,7 @@ impl Default for StoreSettings {
             retention: Duration::from_secs(24 * 3600),
             device_retention: Duration::from_secs(7 * 24 * 3600),
             undelivered_after: Duration::from_secs(5),
+            history: 64,
         }
     }
 }

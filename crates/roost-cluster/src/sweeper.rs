@@ -7,10 +7,19 @@ use std::time::Duration;
 use roost_types::CommandState;
 use tokio::time::MissedTickBehavior;
 
-use crate::{Lease, NodeEvent, NodeRef, Store, StoreError, SweepFinding};
+use crate::{Lease, NodeEvent, NodeRef, Store, StoreError, SweepFinding, Tally};
 
 /// Told the final state of each command that a sweep ended: for counting.
 pub(crate) type OnEnd = Box<dyn Fn(CommandState) + Send + Sync>;
+
+/// Told what waits hub-wide, and how long the oldest of it has: for showing.
+pub(crate) type OnTally = Box<dyn Fn(Tally, Duration) + Send + Sync>;
+
+/// How often *some* node counts what waits.
+const TALLY_EVERY: Duration = Duration::from_secs(30);
+/// For how long no other node does: shorter, so that the one who counted last has its turn again when it
+/// is time.
+const TALLY_TURN: Duration = Duration::from_secs(24);
 
 /// Sweeps now and then, if it is this node's turn.
 pub(crate) struct Sweeper {
@@ -20,13 +29,42 @@ pub(crate) struct Sweeper {
     /// How often *some* node sweeps.
     pub(crate) every: Duration,
     pub(crate) on_end: Option<OnEnd>,
+    pub(crate) on_tally: Option<OnTally>,
 }
 
 // === impl Sweeper ===
 
 impl Sweeper {
-    /// Sweeps for ever.
+    /// Sweeps for ever, and counts.
     pub(crate) async fn run(&self) {
+        tokio::join!(self.keep_sweeping(), self.keep_counting());
+    }
+
+    async fn keep_counting(&self) {
+        let Some(on_tally) = &self.on_tally else {
+            return;
+        };
+        let mut tick = tokio::time::interval(TALLY_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            if let Err(error) = self.count(on_tally).await {
+                tracing::debug!(%error, "could not count what waits; the next turn will");
+            }
+        }
+    }
+
+    async fn count(&self, on_tally: &OnTally) -> Result<(), StoreError> {
+        if !self.lease.is_valid() || !self.store.nodes.take_turn("tally", TALLY_TURN).await? {
+            return Ok(());
+        }
+        let tally = self.store.mailboxes.tally().await?;
+        let now = self.store.clock.now();
+        on_tally(tally, tally.oldest.map_or(Duration::ZERO, |oldest| now.since(oldest)));
+        Ok(())
+    }
+
+    async fn keep_sweeping(&self) {
         let mut tick = tokio::time::interval(self.every);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -59,9 +97,22 @@ impl Sweeper {
         }
     }
 
+    /// Ends what a dead node left, for as long as it is dead: one that was only paused, or cut off, may come
+    /// back half way, and keeps what it still has.
     async fn bury(&self, node: &NodeRef) -> Result<(), StoreError> {
-        let ended = self.store.sessions.end_sessions_of(node).await?;
-        self.store.nodes.forget(node).await?;
+        let (sessions, nodes) = (&self.store.sessions, &self.store.nodes);
+        let mut ended = 0;
+        loop {
+            if !nodes.dead().await?.contains(node) {
+                tracing::info!(%node, ended, "a node came back while its sessions were ended; the others are left to it");
+                return Ok(());
+            }
+            match sessions.end_sessions_of(node).await? {
+                0 => break,
+                some => ended += some,
+            }
+        }
+        nodes.forget(node).await?;
         tracing::info!(%node, ended, "ended the sessions of a dead node");
         Ok(())
     }

@@ -8,6 +8,7 @@ use roost_auth::ApiKeys;
 use roost_cluster::{NodeEvent, NodeSink, Store, StoreError, Switchboard};
 use roost_telemetry::Telemetry;
 use roost_telemetry::metrics::{ControlMetrics, EdgeMetrics};
+use roost_telemetry::trace::{self, Tracer};
 use roost_types::{ErrorCode, Message, TenantId};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,8 @@ pub struct Control {
     pub(crate) metrics: Arc<ControlMetrics>,
     /// Messages and gaps are counted alike for devices and streams.
     pub(crate) edge_metrics: Arc<EdgeMetrics>,
+    /// Makes the spans of calls.
+    pub(crate) tracer: Tracer,
     /// Callers that wait for commands.
     pub(crate) waiters: Arc<Waiters>,
     /// Streams that follow topics.
@@ -58,6 +61,7 @@ impl Control {
             keys: Arc::new(keys),
             metrics: Arc::clone(&telemetry.control),
             edge_metrics: Arc::clone(&telemetry.edge),
+            tracer: telemetry.tracer.clone(),
             waiters: Arc::default(),
             fanout: Arc::new(fanout),
             tasks: TaskTracker::new(),
@@ -100,7 +104,7 @@ impl Control {
         &self,
         work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
     ) -> Result<T, Refusal> {
-        self.tasks.spawn(work).await.unwrap_or_else(|error| {
+        self.tasks.spawn(trace::in_current(work)).await.unwrap_or_else(|error| {
             tracing::error!(%error, "a call's work broke off");
             Err(Refusal::new(ErrorCode::Internal, "the hub made a mistake; its log has more"))
         })

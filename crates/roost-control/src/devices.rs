@@ -8,7 +8,8 @@ use roost_cluster::{DeviceFilter, DeviceRecord, NodeEvent, PageRequest};
 use roost_proto::control::v1::device_service_server::DeviceService;
 use roost_proto::control::v1::{self, Presence};
 use roost_proto::convert::{
-    Violation, device_id, node_id_filter, page_size, presence_filter, session_id_filter,
+    Violation, device_id, history_limit, node_id_filter, page_size, presence_filter,
+    session_id_filter,
 };
 use roost_types::{DeviceKey, ErrorCode};
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,7 +18,7 @@ use tonic::{Request, Response, Status};
 use crate::auth::caller;
 use crate::commands::{at_page_token, page_token};
 use crate::refusal::{Refusal, all_of};
-use crate::{Control, shown, watch};
+use crate::{Control, history, shown, watch};
 
 /// What a device is told where the operator says nothing.
 const DISCONNECT_REASON: &str = "disconnected by the operator";
@@ -65,6 +66,21 @@ impl DeviceService for Devices {
     ) -> Result<Response<v1::DisconnectDeviceResponse>, Status> {
         let caller = caller(&request)?;
         Ok(Response::new(self.disconnect(caller, request.into_inner()).await?))
+    }
+
+    async fn get_device_history(
+        &self,
+        request: Request<v1::GetDeviceHistoryRequest>,
+    ) -> Result<Response<v1::GetDeviceHistoryResponse>, Status> {
+        let caller = caller(&request)?;
+        let request = request.get_ref();
+        let (device, limit, ()) =
+            all_of((device_id(&request.device_id), history_limit(request.limit), Ok(())))?;
+        let device = DeviceKey::new(caller.tenant, device);
+        let entries = self.0.read(self.0.store.sessions.history(&device, limit)).await?;
+        Ok(Response::new(v1::GetDeviceHistoryResponse {
+            entries: entries.into_iter().map(history::entry).collect(),
+        }))
     }
 }
 

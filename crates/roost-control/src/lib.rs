@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
+mod accept;
 mod auth;
+mod batch;
 mod cluster;
 mod commands;
 mod config;
@@ -8,12 +10,18 @@ mod control;
 mod devices;
 mod fanout;
 mod follow;
+mod history;
 mod messages;
 mod meter;
 mod outlet;
+mod pages;
+mod redrive;
 mod refusal;
 mod server;
 mod shown;
+mod stream;
+mod tls;
+mod traced;
 mod waiters;
 mod watch;
 

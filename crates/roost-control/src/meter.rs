@@ -8,10 +8,10 @@ use http_body_util::BodyExt as _;
 use roost_telemetry::metrics::labels::{GrpcCode, GrpcMethod};
 use roost_telemetry::metrics::{ControlMetrics, RpcGuard};
 use roost_types::ErrorCode;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, Request, Response};
 use tonic::codegen::{BoxFuture, Service};
+use tonic::{Code, Status};
 
 use crate::refusal::Refusal;
 
@@ -55,13 +55,31 @@ where
     }
 }
 
-/// A request over the limit is not read, so that no service could refuse it with a reason.
+/// What the gRPC library refused by itself, in the hub's own words: a request over the limit, one that
+/// cannot be read, a method that is not there. None of them reached a service that could give a reason.
 fn explain(response: Response<Body>, limit: usize) -> Response<Body> {
-    if code(response.headers()) != Some(GrpcCode::OutOfRange) {
+    let Some(status) = Status::from_header_map(response.headers()) else {
         return response;
-    }
-    let what = format!("the request has more than {limit} bytes, all in all");
-    Status::from(Refusal::new(ErrorCode::PayloadTooLarge, what)).into_http()
+    };
+    let message = status.message();
+    let refusal = match status.code() {
+        // A refusal of a service has details.
+        _ if !status.details().is_empty() => return response,
+        Code::OutOfRange => {
+            let what = format!("the request has more than {limit} bytes, all in all");
+            Refusal::new(ErrorCode::PayloadTooLarge, what)
+        }
+        Code::Internal => {
+            let what = format!("the request is not one of this method: {message}");
+            Refusal::new(ErrorCode::BadMessage, what)
+        }
+        Code::Unimplemented if message.is_empty() => {
+            let what = "this hub has no such service or method; server reflection lists them";
+            Refusal::new(ErrorCode::UnknownMethod, what)
+        }
+        _ => return response,
+    };
+    Status::from(refusal).into_http()
 }
 
 /// Finishes the guard with the status: of the headers where there is nothing but a status, else of

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use roost_auth::AuthError;
 use roost_cluster::StoreError;
+use roost_proto::control::v1;
 use roost_proto::convert::{Violation, Violations};
 use roost_types::{ErrorCode, HubError};
 use tonic::{Code, Status};
@@ -90,6 +91,18 @@ impl From<Violation> for Refusal {
 impl From<Violations> for Refusal {
     fn from(violations: Violations) -> Self {
         Self::of_fields(violations.code(), violations.iter())
+    }
+}
+
+impl From<Refusal> for v1::BatchSendError {
+    fn from(refusal: Refusal) -> Self {
+        let code = refusal.code;
+        Self {
+            code: code.grpc_code(),
+            reason: code.as_str().to_owned(),
+            message: refusal.message,
+            retryable: code.retryable(),
+        }
     }
 }
 

@@ -5,12 +5,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use roost_cluster::StoreHealth;
 use roost_proto::FILE_DESCRIPTOR_SET;
 use roost_proto::control::v1::cluster_service_server::ClusterServiceServer;
 use roost_proto::control::v1::command_service_server::CommandServiceServer;
 use roost_proto::control::v1::device_service_server::DeviceServiceServer;
 use roost_proto::control::v1::message_service_server::MessageServiceServer;
+use roost_proto::convert::MAX_BATCH;
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -29,9 +32,11 @@ use crate::commands::Commands;
 use crate::devices::Devices;
 use crate::messages::Messages;
 use crate::meter::Metered;
+use crate::tls::TlsIncoming;
 
-/// What a request may have beside its payload: 32 headers of 1 KiB and names.
-const REQUEST_OVERHEAD: usize = 256 << 10;
+/// What a request may have beside its payload: 32 headers of 1 KiB and names, and the ids of a batch's
+/// devices.
+const REQUEST_OVERHEAD: usize = (256 << 10) + MAX_BATCH * 132;
 /// The most bytes of headers: a key and what proxies add.
 const MAX_HEADER_LIST: u32 = 16 << 10;
 /// How many calls one connection may have open: each caller that waits for a command is one.
@@ -60,10 +65,13 @@ impl Control {
     /// streams end with UNAVAILABLE at once, waits for commands are answered with what is known after
     /// half of `drain`, and whatever is left after all of it is dropped. To be called once.
     ///
+    /// With `tls`, which must offer h2 by ALPN, there is no way in without TLS.
+    ///
     /// Health and reflection are open to everybody, all else to callers with an API key.
     pub async fn serve(
         self: Arc<Self>,
         listener: TcpListener,
+        tls: Option<Arc<ServerConfig>>,
         stop: CancellationToken,
     ) -> Result<(), ServeError> {
         let (reporter, health) = tonic_health::server::health_reporter();
@@ -72,13 +80,20 @@ impl Control {
             Metered::new(routes.prepare(), Arc::clone(&self.metrics), self.request_limit());
         let incoming =
             TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(PING_AFTER));
-        let served = Server::builder()
+        let builder = Server::builder()
             .http2_keepalive_interval(Some(PING_AFTER))
             .http2_keepalive_timeout(Some(PING_TIMEOUT))
             .http2_max_header_list_size(MAX_HEADER_LIST)
             .max_concurrent_streams(MAX_STREAMS)
-            .max_connection_age(self.config.jittered_age())
-            .serve_with_incoming_shutdown(service, incoming, stop.cancelled());
+            .max_connection_age(self.config.jittered_age());
+        let told = stop.cancelled();
+        let served = match tls {
+            None => Either::Left(builder.serve_with_incoming_shutdown(service, incoming, told)),
+            Some(tls) => {
+                let incoming = TlsIncoming::new(incoming, tls);
+                Either::Right(builder.serve_with_incoming_shutdown(service, incoming, told))
+            }
+        };
         let ended = tokio::select! {
             biased;
             // The end in order, or a failure.

@@ -49,6 +49,7 @@ fn kind(kind: PresenceKind) -> v1::DeviceEventType {
         PresenceKind::Connected => v1::DeviceEventType::Connected,
         PresenceKind::Disconnected => v1::DeviceEventType::Disconnected,
         PresenceKind::TakenOver => v1::DeviceEventType::TakenOver,
+        PresenceKind::Contested => v1::DeviceEventType::Contested,
     }
 }
 
@@ -56,7 +57,7 @@ fn presence(online: bool) -> v1::Presence {
     if online { v1::Presence::Online } else { v1::Presence::Offline }
 }
 
-fn last_close(close: &LastClose) -> v1::LastClose {
+pub(crate) fn last_close(close: &LastClose) -> v1::LastClose {
     let initiator = match close.initiator {
         Initiator::Device => v1::CloseInitiator::Device,
         Initiator::Hub => v1::CloseInitiator::Hub,

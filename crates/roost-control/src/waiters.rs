@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use roost_types::{Command, CommandId, DeviceKey};
+use roost_types::{Command, CommandId, CommandState, DeviceKey};
 use tokio::sync::watch;
 
 type Key = (DeviceKey, CommandId);
@@ -97,10 +97,13 @@ impl Waiters {
 
 /// Whether `one` is a later sight of the same command than `other`. Updates travel by different ways
 /// and may overtake each other.
+///
+/// Every change of the record raises its revision. Without a change of it, a command is queued again
+/// once its session is lost, and over once its time has come.
 pub(crate) fn is_newer(one: &Command, other: &Command) -> bool {
     let age = |command: &Command| {
-        let heard = command.progress.as_ref().map(|progress| progress.time);
-        (command.state.is_terminal(), command.updated(), command.state, heard)
+        let queued = command.state == CommandState::Queued;
+        (command.state.is_terminal(), command.revision, queued)
     };
     age(one) > age(other)
 }
@@ -141,27 +144,24 @@ impl Drop for Waiter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use roost_types::{CommandSpec, CommandState, DeviceId, TenantId, Transition, UnixMillis};
+    use roost_types::{CommandSpec, DeviceId, TenantId, Transition, UnixMillis};
 
-    fn command(state: CommandState, at: u64) -> Command {
-        let time = UnixMillis(at);
+    fn command(state: CommandState, revision: u64) -> Command {
+        let id = CommandId::new("c").unwrap();
         Command {
             device: DeviceKey::new(TenantId::default(), DeviceId::new("d").unwrap()),
-            spec: CommandSpec {
-                id: CommandId::new("c").unwrap(),
-                name: "n".into(),
-                payload: None,
-                headers: vec![],
-                expires: UnixMillis(1_000),
-            },
+            spec: CommandSpec::new(id, "n", UnixMillis(1_000)),
             seq: 1,
             state,
             attempt: 0,
             session: None,
             created: UnixMillis(0),
-            transitions: vec![Transition { state, time }],
+            transitions: vec![Transition { state, time: UnixMillis(5) }],
             progress: None,
             result: None,
+            late: None,
+            redriven_as: None,
+            revision,
         }
     }
 
@@ -197,10 +197,26 @@ mod tests {
     }
 
     #[test]
-    fn a_later_state_is_newer_and_an_end_is_final() {
-        let at = |state, time| command(state, time);
-        assert!(is_newer(&at(CommandState::Running, 5), &at(CommandState::Sent, 5)));
-        assert!(is_newer(&at(CommandState::Queued, 6), &at(CommandState::Sent, 5)));
-        assert!(!is_newer(&at(CommandState::Queued, 9), &at(CommandState::Failed, 5)));
+    fn a_later_revision_is_newer_and_an_end_is_final() {
+        use CommandState::{Expired, Failed, Queued, Running, Sent};
+        for (one, other, newer) in [
+            ((Running, 6), (Sent, 5), true),
+            ((Sent, 5), (Running, 6), false),
+            // More progress, or a redelivery.
+            ((Running, 7), (Running, 6), true),
+            ((Queued, 7), (Running, 6), true),
+            // The session is lost, the time is over: no change of the record.
+            ((Queued, 6), (Running, 6), true),
+            ((Running, 6), (Queued, 6), false),
+            ((Expired, 6), (Queued, 6), true),
+            ((Expired, 7), (Expired, 6), true),
+            // Said by a store that has lost what came last.
+            ((Failed, 3), (Running, 6), true),
+            ((Running, 9), (Failed, 3), false),
+            ((Sent, 5), (Sent, 5), false),
+        ] {
+            let (seen, known) = (command(one.0, one.1), command(other.0, other.1));
+            assert_eq!(is_newer(&seen, &known), newer, "{one:?} after {other:?}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What an edge can be told to do differently. Where the values come from (file, environment,
 //! flags) is in the `roost` binary.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// How an edge behaves. [`EdgeConfig::default`] has the numbers of the documentation.
@@ -13,6 +14,10 @@ pub struct EdgeConfig {
     pub allowed_origins: Option<Vec<String>>,
     /// How many connections this node holds at most.
     pub max_connections: u64,
+    /// How fast connections are let in, on all workers together; `None` for no limit. Those beyond are
+    /// answered 503 before anything is read, so that a fleet that comes back at once does not keep those
+    /// connected from being served.
+    pub connect_rate: Option<ConnectRate>,
     /// Bounds on connections that have not proven who they are.
     pub pre_auth: PreAuthLimits,
     /// How much a device may send at once and have.
@@ -22,6 +27,23 @@ pub struct EdgeConfig {
     /// How many bytes may wait for one device's socket. Four whole frames of the largest kind fit
     /// several times; a device that lets more pile up is too slow for what it subscribed to.
     pub send_queue_bytes: usize,
+    /// How many devices a second all nodes together send away at the most, in drains and in rebalancing;
+    /// 0 for no such bound.
+    pub shed_rate: u32,
+    /// After how long a device is asked to connect again, so that connections spread over the nodes that
+    /// there are; `None` for never.
+    pub max_connection_age: Option<Duration>,
+    /// Up to how much later, at random for each connection; `None` for a quarter of that.
+    pub max_connection_age_jitter: Option<Duration>,
+}
+
+/// A token bucket for connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectRate {
+    /// How many tokens come a second.
+    pub per_second: NonZeroU32,
+    /// How many there are at the most: so many may come at once after a rest.
+    pub burst: NonZeroU32,
 }
 
 /// Bounds on connections that have not proven who they are.
@@ -75,11 +97,24 @@ impl Default for EdgeConfig {
             enable_echo: false,
             allowed_origins: None,
             max_connections: 1_000_000,
+            connect_rate: Some(ConnectRate::default()),
             pre_auth: PreAuthLimits::default(),
             limits: DeviceLimits::default(),
             timeouts: Timeouts::default(),
             send_queue_bytes: 1 << 20,
+            shed_rate: 1_000,
+            max_connection_age: None,
+            max_connection_age_jitter: None,
         }
+    }
+}
+
+// === impl ConnectRate ===
+
+impl Default for ConnectRate {
+    fn default() -> Self {
+        let number = |number| NonZeroU32::new(number).expect("not zero");
+        Self { per_second: number(5_000), burst: number(10_000) }
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,18 +13,20 @@ use roost_cluster::{
 };
 use roost_telemetry::Telemetry;
 use roost_telemetry::metrics::EdgeMetrics;
-use roost_telemetry::metrics::labels::{Direction, DropReason, GapCause};
+use roost_telemetry::metrics::labels::{Direction, DropReason};
 use roost_types::{Message, NodeId, SessionId, TenantId, UnixMillis};
 use roost_wire::device::{PayloadLimits, SUBPROTOCOL_JSON};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::adapter;
-use crate::admission::Admission;
+use crate::admission::{Admission, Bucket};
 use crate::config::EdgeConfig;
 use crate::handle::EdgeHandle;
-use crate::interests::{Interests, MAX_WORKERS};
+use crate::interests::Interests;
 use crate::lifecycle::{Lifecycle, Phase};
+use crate::listen::Listeners;
+use crate::orders::Order;
 use crate::registry::Registry;
 use crate::session::Takeovers;
 use crate::worker::{self, Inbox, Job, Place, Publication};
@@ -68,6 +69,8 @@ pub struct Edge {
     /// The subprotocol's name, shared by all claims.
     pub(crate) protocol: Arc<str>,
     pub(crate) admission: Arc<Admission>,
+    /// How fast connections are let in; `None` for no limit.
+    pub(crate) bucket: Option<Bucket>,
     pub(crate) registry: Registry,
     pub(crate) interests: Interests,
     pub(crate) takeovers: Takeovers,
@@ -75,6 +78,13 @@ pub struct Edge {
     /// was handed out before it may have been taken back since.
     confirmed_at: AtomicU64,
     pub(crate) lifecycle: Lifecycle,
+    /// Whether an operator has drained this node, and it stays.
+    pub(crate) drained_by_operator: watch::Sender<bool>,
+    /// What an operator asked of this node last.
+    pub(crate) orders: watch::Sender<Order>,
+    pub(crate) orders_given: AtomicU64,
+    /// How many connections of devices that were sent away had to be cut.
+    pub(crate) forced: AtomicU64,
     /// Set when the listeners are to close.
     pub(crate) closing: CancellationToken,
     /// One per worker, by its index.
@@ -99,6 +109,7 @@ impl Edge {
     pub fn new(parts: EdgeParts) -> Arc<Self> {
         parts.telemetry.edge.set_connections_limit(parts.config.max_connections);
         Arc::new(Self {
+            bucket: parts.config.connect_rate.map(Bucket::new),
             config: parts.config,
             node: parts.node,
             store: parts.store,
@@ -113,29 +124,30 @@ impl Edge {
             takeovers: Takeovers::default(),
             confirmed_at: AtomicU64::new(0),
             lifecycle: Lifecycle::new(),
+            drained_by_operator: watch::Sender::new(false),
+            orders: watch::Sender::default(),
+            orders_given: AtomicU64::new(0),
+            forced: AtomicU64::new(0),
             closing: CancellationToken::new(),
             inboxes: OnceLock::new(),
         })
     }
 
-    /// Starts one worker per listener (see [`crate::bind_workers`]) and lets devices in.
+    /// Starts one worker per listener of a port (see [`crate::bind_workers`]) and lets devices in.
     ///
     /// An error where a thread cannot be started, or where this edge serves already.
-    pub fn serve(self: &Arc<Self>, listeners: Vec<TcpListener>) -> io::Result<EdgeHandle> {
-        let count = listeners.len();
-        let first = listeners.first().filter(|_| count <= MAX_WORKERS);
-        let address: SocketAddr = first
-            .ok_or_else(|| {
-                io::Error::other(format!("an edge has 1 to {MAX_WORKERS} listeners, not {count}"))
-            })?
-            .local_addr()?;
-        let (inboxes, received): (Vec<_>, Vec<_>) = (0..count).map(|_| worker::inbox()).unzip();
+    pub fn serve(self: &Arc<Self>, listeners: impl Into<Listeners>) -> io::Result<EdgeHandle> {
+        let listeners = listeners.into();
+        let addresses = listeners.addresses()?;
+        let listeners = listeners.by_worker()?;
+        let (inboxes, received): (Vec<_>, Vec<_>) =
+            listeners.iter().map(|_| worker::inbox()).unzip();
         self.inboxes
             .set(inboxes.into())
             .map_err(|_| io::Error::other("this edge serves already"))?;
         let stop = CancellationToken::new();
         // From here on, since workers that were started end with it where a later one cannot be.
-        let mut handle = EdgeHandle::new(Arc::clone(self), address, stop.clone());
+        let mut handle = EdgeHandle::new(Arc::clone(self), addresses, stop.clone());
         for (index, (listener, received)) in (0u16..).zip(listeners.into_iter().zip(received)) {
             let edge = Arc::clone(self);
             handle.add(worker::start(edge, index, listener, received, stop.clone())?);
@@ -157,6 +169,12 @@ impl Edge {
     /// How many connections there are, handshakes included.
     pub fn connections(&self) -> u64 {
         self.admission.connections()
+    }
+
+    /// A connection was cut, since its device did not answer the close frame of a drain.
+    pub(crate) fn closed_by_force(&self) {
+        self.forced.fetch_add(1, Ordering::Relaxed);
+        self.telemetry.node.drain_forced(1);
     }
 
     pub(crate) fn metrics(&self) -> &Arc<EdgeMetrics> {
@@ -224,7 +242,7 @@ impl NodeSink for Edge {
     }
 
     fn gap(&self) {
-        self.post_all(|| Job::Gap(GapCause::Bus));
+        self.inboxes().iter().for_each(Inbox::gap);
     }
 
     fn node_event(&self, event: &NodeEvent) {
@@ -246,6 +264,9 @@ impl NodeSink for Edge {
             NodeEvent::Disconnect { session, reason, .. } => {
                 self.post(*session, |place| Job::Disconnect(place, Arc::clone(reason)));
             }
+            NodeEvent::DrainNode { over } => self.drain_ordered(*over),
+            NodeEvent::UndrainNode => self.undrain_ordered(),
+            NodeEvent::Rebalance { surplus, over } => self.rebalance_ordered(*surplus, *over),
             NodeEvent::CommandUpdate(_) => {}
         }
     }
@@ -262,7 +283,11 @@ impl SessionHolder for Edge {
     }
 
     fn draining(&self) -> bool {
-        self.phase() >= Phase::Draining
+        !self.admits()
+    }
+
+    fn watch_draining(&self) -> Option<watch::Receiver<bool>> {
+        Some(self.watch_drained_by_operator())
     }
 
     async fn revalidate(&self) -> Result<(), StoreError> {

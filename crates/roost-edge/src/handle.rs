@@ -2,15 +2,18 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use roost_telemetry::metrics::DrainState;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::edge::Edge;
 use crate::lifecycle::Phase;
+use crate::shed::{self, Plan, Why};
 use crate::worker::Job;
 
 /// A running edge. Dropping it ends its workers at once and without a word to the devices; to end
@@ -18,10 +21,23 @@ use crate::worker::Job;
 #[derive(Debug)]
 pub struct EdgeHandle {
     edge: Arc<Edge>,
-    address: SocketAddr,
+    /// Without TLS, and with it.
+    addresses: [Option<SocketAddr>; 2],
     threads: Vec<JoinHandle<()>>,
     _stop: DropGuard,
     _closing: DropGuard,
+}
+
+/// How an edge is drained before its process ends.
+#[derive(Debug, Clone, Default)]
+pub struct DrainPlan {
+    /// Over how long its devices are sent away, if the hub as a whole may shed them so fast; zero for all
+    /// at once.
+    pub over: Duration,
+    /// After so much the rest is sent away at once; `None` for as long as it takes.
+    pub most: Option<Duration>,
+    /// Once cancelled, the rest is sent away at once.
+    pub hurry: CancellationToken,
 }
 
 /// What a drain came to.
@@ -34,19 +50,24 @@ pub struct Drained {
 // === impl EdgeHandle ===
 
 impl EdgeHandle {
-    pub(crate) fn new(edge: Arc<Edge>, address: SocketAddr, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        edge: Arc<Edge>,
+        addresses: [Option<SocketAddr>; 2],
+        stop: CancellationToken,
+    ) -> Self {
         let closing = edge.closing.clone().drop_guard();
         let threads = Vec::new();
-        Self { edge, address, threads, _stop: stop.drop_guard(), _closing: closing }
+        Self { edge, addresses, threads, _stop: stop.drop_guard(), _closing: closing }
     }
 
     pub(crate) fn add(&mut self, thread: JoinHandle<()>) {
         self.threads.push(thread);
     }
 
-    /// Where devices connect.
+    /// Where devices connect; without TLS, where there is such a port.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        let [plain, tls] = self.addresses;
+        plain.or(tls).expect("an edge has a listener")
     }
 
     /// The edge itself.
@@ -60,25 +81,37 @@ impl EdgeHandle {
         self.edge.telemetry.node.set_drain_state(DrainState::Draining);
     }
 
-    /// Sends every device away within `within`: `goaway` and close 1012, shuffled and paced, each
-    /// session released; then waits for the peers' close frames (see
+    /// Sends every device away over about that time: `goaway`, what waits for the socket, the session's
+    /// release, close 1012; shuffled and paced. Then waits for the peers' close frames (see
     /// [`crate::Timeouts::close`]), forces the rest, closes the listeners and ends the workers.
     ///
     /// Not cancel safe: dropped half way it ends the workers at once.
-    pub async fn drain(self, within: Duration) -> Drained {
+    pub async fn drain(self, over: Duration) -> Drained {
+        self.drain_as(DrainPlan { over, ..DrainPlan::default() }).await
+    }
+
+    /// The same, with more to say.
+    pub async fn drain_as(self, plan: DrainPlan) -> Drained {
         self.stop_admitting();
-        tracing::info!(connections = self.edge.connections(), ?within, "draining the edge");
+        self.edge.end_orders();
+        let forced = self.edge.forced.load(Ordering::Relaxed);
+        let DrainPlan { over, most, hurry } = plan;
+        tracing::info!(connections = self.edge.connections(), ?over, "draining the edge");
+        let until = most.map(|most| Instant::now() + most);
+        let plan = Plan { until, hurry, ..Plan::new(Why::Draining, over) };
+        shed::run(&self.edge, &plan).await;
         let mut ends = Vec::new();
         for inbox in self.edge.inboxes() {
             let (done, end) = oneshot::channel();
-            if inbox.send(Job::Drain(within, done)).await {
+            if inbox.send(Job::Finish(done)).await {
                 ends.push(end);
             }
         }
-        let mut forced = 0;
         for end in ends {
-            forced += end.await.unwrap_or(0);
+            // A worker that has ended has nobody left.
+            end.await.unwrap_or_default();
         }
+        let forced = self.edge.forced.load(Ordering::Relaxed) - forced;
         self.stop().await;
         Drained { forced }
     }

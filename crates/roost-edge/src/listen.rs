@@ -3,14 +3,17 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::handshake;
 use crate::interests::MAX_WORKERS;
+use crate::tls::TlsPort;
 use crate::worker::Worker;
 
 /// Connections that the kernel completes before they are accepted; it may allow fewer.
@@ -19,6 +22,77 @@ const BACKLOG: i32 = 4_096;
 const RETRY: Duration = Duration::from_millis(50);
 /// A closing worker waits so long for its last answers.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// Where devices connect: a listener for each worker on one port or both.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// Without TLS; empty where there is no such port.
+    pub plain: Vec<StdListener>,
+    /// With TLS; as many, where there is such a port.
+    pub tls: Option<(Vec<StdListener>, Arc<ServerConfig>)>,
+}
+
+/// The listeners of one worker.
+pub(crate) struct WorkerListeners {
+    pub(crate) plain: Option<StdListener>,
+    pub(crate) tls: Option<(StdListener, Arc<ServerConfig>)>,
+}
+
+// === impl Listeners ===
+
+impl From<Vec<StdListener>> for Listeners {
+    /// Without TLS.
+    fn from(plain: Vec<StdListener>) -> Self {
+        Self { plain, tls: None }
+    }
+}
+
+impl Listeners {
+    /// Where the ports are, the plain one first.
+    pub(crate) fn addresses(&self) -> io::Result<[Option<SocketAddr>; 2]> {
+        let address =
+            |listeners: &[StdListener]| listeners.first().map(StdListener::local_addr).transpose();
+        let tls = self.tls.as_ref().map_or(&[][..], |(listeners, _)| listeners);
+        Ok([address(&self.plain)?, address(tls)?])
+    }
+
+    /// Deals them out; an error where workers would have different ones.
+    pub(crate) fn by_worker(self) -> io::Result<Vec<WorkerListeners>> {
+        let (tls, config) = self.tls.unzip();
+        let tls = tls.unwrap_or_default();
+        let count = self.plain.len().max(tls.len());
+        let fits = |listeners: &[StdListener]| listeners.is_empty() || listeners.len() == count;
+        if !(1..=MAX_WORKERS).contains(&count) || !fits(&self.plain) || !fits(&tls) {
+            let text = format!(
+                "an edge has 1 to {MAX_WORKERS} listeners for each of its ports, not {} and {}",
+                self.plain.len(),
+                tls.len()
+            );
+            return Err(io::Error::other(text));
+        }
+        let (mut plain, mut tls) = (self.plain.into_iter(), tls.into_iter());
+        let dealt = (0..count)
+            .map(|_| WorkerListeners { plain: plain.next(), tls: tls.next().zip(config.clone()) });
+        Ok(dealt.collect())
+    }
+}
+
+// === impl WorkerListeners ===
+
+impl WorkerListeners {
+    /// Hands them to the worker's runtime.
+    pub(crate) fn open(self) -> io::Result<Vec<(TcpListener, Option<Rc<TlsPort>>)>> {
+        let mut opened = Vec::with_capacity(2);
+        let plain = self.plain.map(|listener| (listener, None));
+        for (listener, config) in plain.into_iter().chain(
+            self.tls.map(|(listener, config)| (listener, Some(Rc::new(TlsPort::new(config))))),
+        ) {
+            listener.set_nonblocking(true)?;
+            opened.push((TcpListener::from_std(listener)?, config));
+        }
+        Ok(opened)
+    }
+}
 
 /// Binds one listener per worker to the same address; port 0 lets the system choose one for all.
 ///
@@ -48,7 +122,7 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
 }
 
 /// Accepts until the worker closes; then answers what the kernel had accepted before, and closes.
-pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
+pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener, tls: Option<Rc<TlsPort>>) {
     let mut failing = false;
     loop {
         tokio::select! {
@@ -58,7 +132,7 @@ pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) => {
                     failing = false;
-                    receive(&worker, socket, peer);
+                    receive(&worker, socket, peer, tls.as_ref());
                 }
                 Err(error) if is_of_one_socket(&error) => {}
                 Err(error) => {
@@ -72,7 +146,7 @@ pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
         }
     }
     while let Some(Ok((socket, peer))) = listener.accept().now_or_never() {
-        receive(&worker, socket, peer);
+        receive(&worker, socket, peer, tls.as_ref());
     }
     drop(listener);
     let deadline = tokio::time::Instant::now() + LAST_ANSWERS;
@@ -92,11 +166,11 @@ fn is_of_one_socket(error: &io::Error) -> bool {
     )
 }
 
-fn receive(worker: &Rc<Worker>, socket: TcpStream, peer: SocketAddr) {
+fn receive(worker: &Rc<Worker>, socket: TcpStream, peer: SocketAddr, tls: Option<&Rc<TlsPort>>) {
     if let Err(error) = socket.set_nodelay(true) {
         tracing::trace!(%error, "the socket was closed before it was served");
     }
-    handshake::begin(worker, socket, peer);
+    handshake::begin(worker, socket, peer, tls);
 }
 
 #[cfg(test)]

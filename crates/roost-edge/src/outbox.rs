@@ -66,8 +66,11 @@ impl Outbox {
     pub(crate) fn beginning_with(mut frame: Bytes, taken: usize) -> Self {
         frame.advance(taken);
         let mut outbox = Self::default();
-        outbox.begun = taken > 0;
-        outbox.push(frame);
+        // Over TLS the whole frame may be taken while its record is not with the socket.
+        if !frame.is_empty() {
+            outbox.begun = taken > 0;
+            outbox.push(frame);
+        }
         outbox
     }
 
@@ -114,7 +117,10 @@ impl Outbox {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Written::All)
+        match transport.try_flush() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Written::Some),
+            flushed => flushed.map(|()| Written::All),
+        }
     }
 
     fn take(&mut self, mut taken: usize) {

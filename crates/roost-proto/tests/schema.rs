@@ -36,13 +36,22 @@ fn the_services_have_the_methods_that_the_hub_delivers() {
         .collect();
     methods.sort();
     let expected = [
+        "ClusterService/DrainNode",
         "ClusterService/ListNodes",
+        "ClusterService/RebalanceNodes",
+        "ClusterService/UndrainNode",
+        "CommandService/BatchSendCommands",
         "CommandService/CancelCommand",
         "CommandService/GetCommand",
         "CommandService/ListCommands",
+        "CommandService/ListDeadCommands",
+        "CommandService/RedriveCommand",
+        "CommandService/SendAndWatchCommand",
         "CommandService/SendCommand",
+        "CommandService/WatchCommand",
         "DeviceService/DisconnectDevice",
         "DeviceService/GetDevice",
+        "DeviceService/GetDeviceHistory",
         "DeviceService/ListDevices",
         "DeviceService/WatchDevices",
         "MessageService/Publish",

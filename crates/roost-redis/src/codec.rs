@@ -5,8 +5,8 @@ use prost::Message as _;
 use roost_cluster::StoreError;
 use roost_proto::internal::v1 as wire;
 use roost_types::{
-    CommandId, CommandResult, CommandSpec, CommandState, DeviceId, DeviceKey, Headers, Payload,
-    PayloadKind, Progress, ResultStatus, SessionId, TenantId, UnixMillis,
+    CommandId, CommandResult, CommandSpec, CommandState, DeviceId, DeviceKey, Headers, LateResult,
+    Payload, PayloadKind, Progress, ResultStatus, SessionId, TenantId, TraceContext, UnixMillis,
 };
 
 use crate::error::corrupt;
@@ -93,6 +93,9 @@ pub(crate) fn body(spec: &CommandSpec) -> wire::CommandBody {
         name: spec.name.to_string(),
         payload: spec.payload.as_ref().map(payload),
         headers: headers(&spec.headers),
+        ordering_key: spec.ordering_key.as_deref().map(str::to_owned),
+        max_attempts: spec.max_attempts,
+        trace: spec.trace.map(|trace| trace.to_bytes().to_vec().into()).unwrap_or_default(),
     }
 }
 
@@ -117,7 +120,11 @@ pub(crate) fn spec(
         name: body.name.into(),
         payload: body.payload.map(read_payload).transpose()?,
         headers: read_headers(body.headers),
+        ordering_key: body.ordering_key.map(Into::into),
+        max_attempts: body.max_attempts,
         expires,
+        // What is none is no reason to lose a command.
+        trace: TraceContext::from_bytes(&body.trace),
     })
 }
 
@@ -150,6 +157,7 @@ pub(crate) fn result(result: &CommandResult) -> wire::Result {
         state: state_number(result.status.state()),
         payload: result.payload.as_ref().map(payload),
         error: result.error.as_deref().map(str::to_owned),
+        payload_dropped: result.payload_dropped,
     }
 }
 
@@ -163,11 +171,17 @@ pub(crate) fn result_of(result: wire::Result) -> Result<CommandResult> {
         status,
         payload: result.payload.map(read_payload).transpose()?,
         error: result.error.map(Into::into),
+        payload_dropped: result.payload_dropped,
     })
 }
 
-pub(crate) fn result_bytes(found: &CommandResult) -> Vec<u8> {
-    result(found).encode_to_vec()
+pub(crate) fn late(late: &LateResult) -> wire::LateResult {
+    wire::LateResult { result: Some(result(&late.result)), time_ms: late.time.0, count: late.count }
+}
+
+pub(crate) fn late_of(late: wire::LateResult) -> Result<LateResult> {
+    let result = late.result.ok_or_else(|| corrupt("a late result without a result"))?;
+    Ok(LateResult { result: result_of(result)?, time: UnixMillis(late.time_ms), count: late.count })
 }
 
 pub(crate) fn read_result(bytes: Vec<u8>) -> Result<CommandResult> {

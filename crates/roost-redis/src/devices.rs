@@ -1,13 +1,17 @@
-//! Walking a tenant's devices through the partitions, for `Sessions::list`.
+//! Devices as `Sessions::get` and `list` show them: what is known of each, and walking a tenant's through
+//! the partitions.
+
+use std::collections::HashSet;
 
 use redis::Value;
-use roost_cluster::{DeviceRecord, StoreError};
+use roost_cluster::{Clock, DeviceRecord, NodeRef, SessionInfo, StoreError};
 use roost_telemetry::metrics::labels::RedisCommand;
-use roost_types::{DeviceId, DeviceKey, Partition, TenantId};
+use roost_types::{DeviceId, DeviceKey, Partition, TenantId, UnixMillis};
 
 use crate::error::corrupt;
-use crate::reply::Reply;
+use crate::reply::{Fields, Reply};
 use crate::script::{self, Call};
+use crate::sessions::{last_close, parse_node, session_id};
 use crate::store::RedisStore;
 
 /// How far a list has come: this partition up to this device.
@@ -122,4 +126,84 @@ impl RedisStore {
             tracing::debug!(%error, "could not prune forgotten devices");
         }
     }
+
+    /// What is known of devices, in their order.
+    pub(crate) async fn records(
+        &self,
+        keys: Vec<DeviceKey>,
+    ) -> Result<Vec<Option<DeviceRecord>>, StoreError> {
+        let mut pipe = redis::pipe();
+        for key in &keys {
+            pipe.cmd("HGETALL").arg(self.link.keys.session(key));
+            pipe.cmd("ZCARD").arg(self.link.keys.unfinished(key));
+        }
+        let mut found = self.link.ask(RedisCommand::Lookup, &mut pipe).await?.into_iter();
+        let mut records = Vec::with_capacity(keys.len());
+        for key in keys {
+            let (Some(fields), Some(pending)) = (found.next(), found.next()) else {
+                return Err(corrupt("Redis answered too little"));
+            };
+            let pending = Reply::new(Value::Array(vec![pending]))?.number()?;
+            records.push(record(key, Fields::new(fields)?, pending)?);
+        }
+        self.judge_liveness(&mut records).await?;
+        Ok(records)
+    }
+
+    /// Takes out sessions whose node's lease is over.
+    async fn judge_liveness(&self, records: &mut [Option<DeviceRecord>]) -> Result<(), StoreError> {
+        let now = self.link.clock.now();
+        let node =
+            |record: &Option<DeviceRecord>| Some(record.as_ref()?.session.as_ref()?.node.clone());
+        let nodes: HashSet<NodeRef> = records.iter().filter_map(node).collect();
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        let mut live = self.liveness(false).await?;
+        if !nodes.iter().all(|node| live.is_live(node, now)) {
+            // It may have joined, or renewed, since the last look.
+            live = self.liveness(true).await?;
+        }
+        for record in records.iter_mut().flatten() {
+            let gone = record.session.take_if(|session| !live.is_live(&session.node, now));
+            if record.session.is_some() {
+                record.last_seen = now;
+            } else if let Some(gone) = gone {
+                record.last_seen = record.last_seen.max(gone.connected_at);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn record(
+    device: DeviceKey,
+    mut fields: Fields,
+    pending: u64,
+) -> Result<Option<DeviceRecord>, StoreError> {
+    if fields.is_empty() {
+        return Ok(None);
+    }
+    let session = session(&mut fields)?;
+    let ended: Option<u64> = fields.parse("l")?;
+    let last_close = match ended {
+        Some(time) => Some(last_close(&mut fields, UnixMillis(time))?),
+        None => None,
+    };
+    let last_seen = UnixMillis(ended.unwrap_or_default());
+    Ok(Some(DeviceRecord { device, session, last_seen, last_close, pending }))
+}
+
+fn session(fields: &mut Fields) -> Result<Option<SessionInfo>, StoreError> {
+    let Some(id) = fields.text("i")? else {
+        return Ok(None);
+    };
+    let node = fields.needed_text("n")?;
+    Ok(Some(SessionInfo {
+        session: session_id(&id)?,
+        node: parse_node(node, &fields.needed_text("g")?)?,
+        protocol: fields.needed_text("p")?.into(),
+        address: fields.needed_text("a")?.into(),
+        connected_at: UnixMillis(fields.needed("c")?),
+    }))
 }

@@ -9,8 +9,39 @@ use roost_telemetry::metrics::labels::{RedisErrorKind, RedisOutcome};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StartError {
     /// The URL is not one.
-    #[error("the Redis URL is not valid, it should look like redis://host:6379/0: {0}")]
+    #[error(
+        "the Redis URL is not valid, it should look like redis://host:6379/0, \
+         redis-sentinel://host:26379,host/MASTER or redis-cluster://host:6379,host: {0}"
+    )]
     Url(String),
+    /// Certificates or keys for TLS cannot be used.
+    #[error("TLS to Redis cannot be set up: {0}")]
+    Tls(String),
+    /// The user, its password or its rights are not enough.
+    #[error("Redis refuses this user: {0}; `roost redis acl` prints the rule that it needs")]
+    Denied(String),
+    /// A replica, where a master is needed.
+    #[error(
+        "{address} is a replica; give its master's address, or redis-sentinel:// to have it found"
+    )]
+    Replica {
+        /// Which server.
+        address: String,
+    },
+    /// The URL is for another arrangement of servers than this one.
+    #[error("{address} {what}")]
+    Arrangement {
+        /// Which server.
+        address: String,
+        /// What it is, and what URL is for that.
+        what: String,
+    },
+    /// The server cannot do what the durability asked for needs.
+    #[error("redis.durability \"fsync\" needs WAITAOF, hence Redis 7.2 or newer; this is {found}")]
+    Durability {
+        /// What it says it is.
+        found: String,
+    },
     /// The key prefix has characters that would break the key layout.
     #[error("the key prefix {0:?} is not valid; it needs 1 to 64 characters of A-Z a-z 0-9 . _ -")]
     Prefix(String),
@@ -45,6 +76,27 @@ pub enum StartError {
     },
 }
 
+// === impl StartError ===
+
+impl StartError {
+    /// Whether it may be otherwise in a moment, with nothing changed here: worth another try.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Replica { .. })
+    }
+}
+
+/// What an error says of a server that is being connected to.
+pub(crate) fn refused(who: impl std::fmt::Display, error: &RedisError) -> StartError {
+    let denied = error.kind() == redis::ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"));
+    let text = format!("{who}: {error}");
+    if error.to_string().contains("cluster support disabled") {
+        let what = "is no node of a cluster: write redis:// (or rediss://)".to_owned();
+        return StartError::Arrangement { address: who.to_string(), what };
+    }
+    if denied { StartError::Denied(text) } else { StartError::Unreachable(text) }
+}
+
 /// What an error means, how it is counted, and whether the connection is to be looked at.
 pub(crate) struct Verdict {
     pub(crate) error: StoreError,
@@ -72,7 +124,9 @@ pub(crate) fn judge(error: &RedisError) -> Verdict {
         };
     }
     let kind = RedisErrorKind::from_code(error.code());
-    Verdict { error: judge_answer(error), outcome: RedisOutcome::Error, kind, suspect: false }
+    // The master may be one no longer.
+    let suspect = matches!(error.code(), Some("READONLY" | "MASTERDOWN" | "LOADING"));
+    Verdict { error: judge_answer(error), outcome: RedisOutcome::Error, kind, suspect }
 }
 
 /// An error that Redis answered with: it has done nothing, since every script is refused whole.

@@ -4,6 +4,9 @@
 //! Redis' time, hence events of different partitions have an order too; it is exact between
 //! milliseconds. A cursor is an event's place in it: `epoch-ms-seq-partition`. Resuming there repeats at
 //! most events of the same millisecond in other partitions.
+//!
+//! In a cluster each stream is read by itself, at a moment of its own and by the clock of its master.
+//! Events of different partitions have an order up to [`CLUSTER_SKEW`] only, and so much is repeated.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,6 +22,10 @@ use crate::link::Link;
 use crate::reply::{Fields, Reply, parse};
 use crate::sessions::{last_close, session_id};
 use crate::store::PARTITIONS_AT_ONCE;
+
+/// By how many milliseconds streams of different masters may disagree about what came first: how far
+/// their clocks are apart, and what it takes to read all streams.
+const CLUSTER_SKEW: u64 = 5_000;
 
 /// A stream id.
 pub(crate) type Id = (u64, u64);
@@ -64,12 +71,12 @@ impl Cursor {
         format!("{}-{}-{}-{}", self.epoch, self.id.0, self.id.1, self.partition)
     }
 
-    /// After which ids to read each stream.
-    pub(crate) fn starts(self) -> Vec<Id> {
+    /// After which ids to read each stream, where their order is known up to so many milliseconds.
+    fn starts(self, skew: u64) -> Vec<Id> {
         let start = |partition| match partition {
             p if p == self.partition => self.id,
             // Events of the same millisecond may have come before or after.
-            _ => (self.id.0.saturating_sub(1), u64::MAX),
+            _ => (self.id.0.saturating_sub(1 + skew), u64::MAX),
         };
         (0..=u8::MAX).map(start).collect()
     }
@@ -82,6 +89,16 @@ impl Streams {
         let keys: Vec<String> = Partition::all().map(|p| link.keys.events(p)).collect();
         let partitions = keys.iter().cloned().zip(0..=u8::MAX).collect();
         Self { link, keys, partitions }
+    }
+
+    /// After which ids to read each stream to resume at a cursor.
+    pub(crate) fn starts(&self, cursor: Cursor) -> Vec<Id> {
+        cursor.starts(if self.is_spread() { CLUSTER_SKEW } else { 0 })
+    }
+
+    /// Whether the streams are not all on one master.
+    fn is_spread(&self) -> bool {
+        self.link.target().is_cluster()
     }
 
     /// The places before everything.
@@ -138,35 +155,47 @@ impl Streams {
         after: &[Id],
         epoch: u64,
     ) -> Result<Vec<Placed>, StoreError> {
+        let at_once = if self.is_spread() { 1 } else { keys.len() };
         let mut pipe = redis::pipe();
-        pipe.cmd("XREAD").arg("STREAMS").arg(keys);
-        for (ms, seq) in after {
-            pipe.arg(format!("{ms}-{seq}"));
+        for (keys, after) in keys.chunks(at_once).zip(after.chunks(at_once)) {
+            pipe.cmd("XREAD").arg("STREAMS").arg(keys);
+            for (ms, seq) in after {
+                pipe.arg(format!("{ms}-{seq}"));
+            }
         }
-        let found = self.link.ask(RedisCommand::Lookup, &mut pipe).await?;
         let mut events = Vec::new();
-        let mut streams = Reply::new(found.into_iter().next().unwrap_or(Value::Nil))?;
-        while !streams.is_done() {
-            let mut stream = streams.list()?;
-            let key = stream.text()?;
-            let partition = *self
-                .partitions
-                .get(&key)
-                .ok_or_else(|| corrupt(format!("{key:?} is no event stream")))?;
-            let mut entries = stream.list()?;
-            while !entries.is_done() {
-                let mut entry = entries.list()?;
-                let id = parse_id(&entry.text()?)?;
-                match entry
-                    .fields()
-                    .and_then(|fields| event(Cursor { epoch, id, partition }, fields))
-                {
-                    Ok(event) => events.push(Placed { id, partition, event }),
-                    Err(error) => tracing::error!(%error, key, "passed over a spoiled event"),
-                }
+        for found in self.link.ask(RedisCommand::Lookup, &mut pipe).await? {
+            let mut streams = Reply::new(found)?;
+            while !streams.is_done() {
+                self.take_events(streams.list()?, epoch, &mut events)?;
             }
         }
         Ok(events)
+    }
+
+    /// Adds what was read of one stream.
+    fn take_events(
+        &self,
+        mut stream: Reply,
+        epoch: u64,
+        events: &mut Vec<Placed>,
+    ) -> Result<(), StoreError> {
+        let key = stream.text()?;
+        let partition = *self
+            .partitions
+            .get(&key)
+            .ok_or_else(|| corrupt(format!("{key:?} is no event stream")))?;
+        let mut entries = stream.list()?;
+        while !entries.is_done() {
+            let mut entry = entries.list()?;
+            let id = parse_id(&entry.text()?)?;
+            let place = Cursor { epoch, id, partition };
+            match entry.fields().and_then(|fields| event(place, fields)) {
+                Ok(event) => events.push(Placed { id, partition, event }),
+                Err(error) => tracing::error!(%error, key, "passed over a spoiled event"),
+            }
+        }
+        Ok(())
     }
 
     /// Whether any stream lost entries after these ids to its bound.
@@ -196,7 +225,7 @@ fn event(place: Cursor, mut fields: Fields) -> Result<PresenceEvent, StoreError>
     let time = UnixMillis(fields.needed("t")?);
     let close: Option<LastClose> = match kind {
         PresenceKind::Disconnected => Some(last_close(&mut fields, time)?),
-        PresenceKind::Connected | PresenceKind::TakenOver => None,
+        PresenceKind::Connected | PresenceKind::TakenOver | PresenceKind::Contested => None,
     };
     let cursor = place.text();
     Ok(PresenceEvent {
@@ -250,8 +279,9 @@ mod tests {
         for bad in ["", "no cursor", "1-2-3", "1-2-3-256", "1-2-3-4-5", "1-2-3--4"] {
             assert!(matches!(Cursor::parse(bad), Err(StoreError::Invalid(_))), "{bad}");
         }
-        let starts = cursor.starts();
+        let starts = cursor.starts(0);
         assert_eq!(starts[200], cursor.id);
         assert_eq!(starts[199], (1_699_999_999_999, u64::MAX));
+        assert_eq!(cursor.starts(CLUSTER_SKEW)[199], (1_699_999_994_999, u64::MAX));
     }
 }

@@ -7,12 +7,15 @@
 //!
 //! | key | type | TTL | written by | read by | why |
 //! |---|---|---|---|---|---|
-//! | `{pN}:s:DEV` | hash | none while connected, then the device retention | claim, release, revalidate, `end_node`, every dispatch | get, list, every mailbox script | the session: `i` id, `n` node, `g` incarnation, `p` protocol, `a` address, `c` claimed at, `d` the greatest `seq` that is with this session; after the end `l` when, `k` code, `r` reason, `w` who. `d` goes with the session: what was with it is queued again by that alone |
+//! | `{pN}:s:DEV` | hash | none while connected, then the device retention | claim, release, revalidate, `end_node`, every dispatch and acknowledgement | get, list, every mailbox script | the session: `i` id, `n` node, `g` incarnation, `p` protocol, `a` address, `c` claimed at, `d` the greatest `seq` that is with this session; `b` the `seq` of the oldest unfinished command that was with a session when it was lost, until the device acknowledges one: while it is there the window is one; `t` takeovers as `since ms/count`, from the first of a row on; after the end `l` when, `k` code, `r` reason, `w` who. `d` goes with the session: what was with it is queued again by that alone |
 //! | `{pN}:q:DEV` | sorted set | last expiry + retention | enqueue, finish | mailbox scripts, get | unfinished command ids by `seq`. In flight: up to `d`; queued: above. No counters that could drift |
 //! | `{pN}:m:DEV` | string | as `q` | enqueue, finish | enqueue | payload bytes in `q`; gone when `q` is |
-//! | `{pN}:c:DEV:<command>` | hash | expiry + retention, from the end on retention | mailbox scripts | mailbox scripts, list | the command: `b` body and `p` progress and `r` result (protobuf), `g` digest, `z` payload bytes, `x` expiry, `c` created, `q` seq, `s` state, `a` attempt, `o` session, `t` steps as `state@ms,…`, `w` waiting nodes |
+//! | `{pN}:c:DEV:<command>` | hash | expiry + retention, from the end on retention | mailbox scripts | mailbox scripts, list | the command: `b` body and `p` progress and `r` result (protobuf), `g` digest, `z` payload bytes, `x` expiry, `c` created, `q` seq, `s` state, `a` attempt, `o` session, `t` steps as `state@ms,…`, `w` waiting nodes, `v` revision, `m` most attempts where they are bounded, `l` the last late result (protobuf) and `k` how many there were and when the last came as `count@ms`, `n` the successor of a dead one |
 //! | `{pN}:h:DEV` | sorted set | last expiry + retention | enqueue | list, enqueue | all kept command ids by `seq`; ids whose record is gone are dropped two at a time |
+//! | `{pN}:y:DEV` | list, [`StoreSettings::history`](roost_cluster::StoreSettings) entries | none while connected, then the device retention; for a device never seen expiry + retention of its commands | whatever changes the session or a command's state, `note` | history | what happened to the device lately, the newest last: fields as `<len>:<text>`, see `history.rs` |
+//! | `{pN}:z:<tenant>` | sorted set | last end + retention | read, settle, dead | dead | `DEV:<command>` of dead commands by the time of their end; those that are no more are dropped by who lists them, and when another dies |
 //! | `{pN}:due` | sorted set | none | mailbox scripts | due | `DEV:<command>` by the next moment to look at it; one entry for each unfinished command |
+//! | `{pN}:oldest` | string | 10 min | tally | tally | the oldest member of `due` that was found, where there are too many to look at all |
 //! | `{pN}:n:<node>:<incarnation>` | set | none | claim, release | `end_node` | `DEV` of each session of a node: what to end when it dies |
 //! | `{pN}:d:<tenant>` | sorted set, all scores 0 | none | claim, prune | list | device ids of a tenant; those that are forgotten are pruned by who lists them |
 //! | `{pN}:ev` | stream, about 1,000 entries | none | whatever changes presence | watches | presence events: `e` kind, `d` DEV, `i` session, `n` node, `t` time, `k` `r` `w` as above |
@@ -20,13 +23,18 @@
 //! | `{nodes}:z` | sorted set | none | heartbeat, strike | nodes | `<node>#<incarnation>` by the end of its lease |
 //! | `{nodes}:i:<node>#<incarnation>` | hash | 7 days | heartbeat | nodes | what the node says of itself |
 //! | `{nodes}:turn:<job>` | string | the turn | turn | turn | whose turn it is |
+//! | `{nodes}:shed` | string | 1 min | shed | shed | when the next device may be sent away, in µs of hub time: drains and rebalancing share one pace |
 //! | `{wild}:v` | string | none | wild | wild, `wild_load` | version of the table of wildcard filters, a time in µs |
 //! | `{wild}:owners` | set | none | wild | `wild_load` | nodes that have filters |
 //! | `{wild}:f:<node>#<incarnation>` | set | none | wild | `wild_load` | `<len>:<tenant>:<filter>` |
 //! | `meta` | hash | none | the first node | every node, at each connection | `partitions`, `layout`, and `epoch`, a random number that tells this data from later data |
 //!
+//! `nowhere` behind each hash tag never exists: every script names it as its second key, so that a cluster
+//! refuses the script while their slot moves (`link/redirect.rs`).
+//!
 //! Channels: `node:<node>` for one node, `t:<len>:<tenant>:<topic>` for one topic, `wild` for changes
-//! of the filter table, `presence` to ring for new events.
+//! of the filter table, `presence` to ring for new events. In a cluster they are sharded channels, each
+//! with the slot of its whole name.
 
 use roost_types::{CommandId, DeviceId, DeviceKey, NodeId, Partition, TenantId, Topic};
 
@@ -92,6 +100,14 @@ impl Keys {
 
     pub(crate) fn devices(&self, partition: Partition, tenant: &TenantId) -> String {
         format!("{}d:{tenant}", self.base(partition))
+    }
+
+    pub(crate) fn timeline(&self, device: &DeviceKey) -> String {
+        format!("{}y:{}", self.base(Partition::of(device)), dev(device))
+    }
+
+    pub(crate) fn dead(&self, partition: Partition, tenant: &TenantId) -> String {
+        format!("{}z:{tenant}", self.base(partition))
     }
 
     pub(crate) fn node_channel(&self, node: &NodeId) -> String {

@@ -1,22 +1,20 @@
 //! The `Mailboxes` seam. The rules are in the scripts; here they are called and their answers read.
+//! Lists are in `listing.rs`.
 
 use async_trait::async_trait;
-use redis::Value;
 use roost_cluster::{
-    Batch, Cancelled, Clock, Enqueued, Mailboxes, Page, PageRequest, Report, Reported, StoreError,
-    SweepFinding,
+    Batch, Cancelled, CommandFilter, Durability, Enqueued, Mailboxes, Offer, Page, PageRequest,
+    Report, Reported, StoreError, SweepFinding, Tally,
 };
-use roost_telemetry::metrics::labels::RedisCommand;
-use roost_types::{
-    Command, CommandId, CommandSpec, CommandState, DeviceKey, NodeId, Partition, SessionId,
-};
+use roost_types::{Command, CommandId, DeviceKey, NodeId, Partition, SessionId, TenantId};
 
 use crate::codec;
 use crate::error::corrupt;
 use crate::keys::command_id;
-use crate::records::{as_seen, dispatch, nodes, seen, stored, take_findings};
-use crate::reply::{Fields, Reply, parse};
-use crate::script::{self, Call};
+use crate::link::Answer;
+use crate::records::{dispatch, nodes, seen, stored, take_findings};
+use crate::report::Told;
+use crate::script::{self, Call, Script};
 use crate::sessions::{node_ref, session_id};
 use crate::store::{PARTITIONS_AT_ONCE, RedisStore, millis};
 
@@ -28,18 +26,11 @@ const BATCH_BYTES: u64 = 512 << 10;
 const DUE_BATCH: u64 = 50;
 /// How much one sweep may find before it gives that back; what is left is found by the next.
 const FINDINGS: usize = 5_000;
-/// How often a list looks further when a filter left too few for a page.
-const LIST_ROUNDS: usize = 4;
 
 #[async_trait]
 impl Mailboxes for RedisStore {
-    async fn enqueue(
-        &self,
-        device: &DeviceKey,
-        spec: &CommandSpec,
-        waiting: Option<&NodeId>,
-    ) -> Result<Enqueued, StoreError> {
-        let settings = &self.settings;
+    async fn enqueue(&self, device: &DeviceKey, offer: Offer<'_>) -> Result<Enqueued, StoreError> {
+        let (spec, settings) = (offer.spec, &self.settings);
         let size = spec.payload.as_ref().map_or(0, |payload| payload.len() as u64);
         let call = self
             .call(device)
@@ -48,22 +39,34 @@ impl Mailboxes for RedisStore {
             .arg(codec::body_bytes(spec))
             .number(size)
             .number(spec.expires.0)
-            .arg(waiting.map_or("", NodeId::as_str))
+            .arg(offer.waiting.map_or("", NodeId::as_str))
             .number(settings.window.into())
             .number(settings.mailbox_commands.into())
             .number(settings.mailbox_bytes)
             .number(millis(settings.retention))
-            .number(millis(settings.undelivered_after));
-        let mut answer = self.link.run(&script::ENQUEUE, &call).await?;
-        let rest = &mut answer.rest;
+            .number(millis(settings.undelivered_after))
+            .number(spec.max_attempts.into())
+            .number(settings.history.into());
+        let (mut answer, durability) = self.link.run_durable(&script::ENQUEUE, &call).await?;
+        let (rest, full) = (&mut answer.rest, self.link.durability());
         match answer.tag.as_str() {
-            "CONFLICT" => Ok(Enqueued::Conflict),
-            "FULL" => Ok(Enqueued::QueueFull { commands: rest.number()?, bytes: rest.number()? }),
-            "EXISTING" => Ok(Enqueued::Existing(Box::new(seen(rest, device, spec.id.clone())?))),
+            "CONFLICT" => return Ok(Enqueued::Conflict),
+            "FULL" => {
+                return Ok(Enqueued::QueueFull { commands: rest.number()?, bytes: rest.number()? });
+            }
+            _ => reach(durability, offer.durability.unwrap_or(full))?,
+        }
+        match answer.tag.as_str() {
+            "EXISTING" => {
+                let command = Box::new(seen(rest, device, spec.id.clone())?);
+                Ok(Enqueued::Existing { command, durability })
+            }
             "ACCEPTED" => {
                 let (_now, _mark) = (rest.number()?, rest.number()?);
                 let command = Box::new(stored(device, spec.id.clone(), rest.fields()?)?);
-                Ok(Enqueued::Accepted { command, dispatch: dispatch(rest)? })
+                // What is less durable than this hub promises is not handed out before it is.
+                let dispatch = dispatch(rest)?.filter(|_| durability >= full);
+                Ok(Enqueued::Accepted { command, dispatch, durability })
             }
             other => Err(corrupt(format!("enqueue answered {other:?}"))),
         }
@@ -84,11 +87,12 @@ impl Mailboxes for RedisStore {
             .number(millis(settings.undelivered_after))
             .number(millis(settings.retention))
             .number(BATCH)
-            .number(BATCH_BYTES);
-        let mut answer = self.link.run(&script::READ, &call).await?;
+            .number(BATCH_BYTES)
+            .number(settings.history.into());
+        let mut answer = self.durable(&script::READ, &call).await?;
         let more = answer.rest.number()? == 1;
         let (mut found, mut over) = (answer.rest.list()?, answer.rest.list()?);
-        let (mut commands, mut expired) = (Vec::new(), Vec::new());
+        let (mut commands, mut ended) = (Vec::new(), Vec::new());
         while !found.is_done() {
             let id = command_id(&found.text()?)?;
             commands.push(stored(device, id, found.fields()?)?);
@@ -96,9 +100,9 @@ impl Mailboxes for RedisStore {
         while !over.is_done() {
             let id = command_id(&over.text()?)?;
             let command = stored(device, id, over.fields()?)?;
-            expired.push((command, nodes(&over.text()?)?));
+            ended.push((command, nodes(&over.text()?)?));
         }
-        Ok(Batch { commands, more, expired })
+        Ok(Batch { commands, more, ended })
     }
 
     async fn report(
@@ -108,22 +112,29 @@ impl Mailboxes for RedisStore {
         id: &CommandId,
         report: &Report,
     ) -> Result<Reported, StoreError> {
-        let (progress, result) = match report {
-            Report::Progress(progress) => (codec::progress_bytes(progress), Vec::new()),
-            Report::Result(result) => (Vec::new(), codec::result_bytes(result)),
-            Report::Sent | Report::Received => (Vec::new(), Vec::new()),
+        let told = Told::new(report);
+        let call = |told: &Told| {
+            let call = self
+                .call(device)
+                .arg(session.to_string())
+                .arg(id.as_str())
+                .number(codec::state_number(report.state()).into());
+            told.args(call)
+                .number(self.settings.window.into())
+                .number(millis(self.settings.retention))
+                .number(millis(self.settings.undelivered_after))
+                .number(self.settings.history.into())
         };
-        let call = self
-            .call(device)
-            .arg(session.to_string())
-            .arg(id.as_str())
-            .number(codec::state_number(report.state()).into())
-            .arg(progress)
-            .arg(result)
-            .number(self.settings.window.into())
-            .number(millis(self.settings.retention))
-            .number(millis(self.settings.undelivered_after));
-        let mut answer = self.link.run(&script::REPORT, &call).await?;
+        let found = match &told {
+            told if told.is_small() => self.durable(&script::REPORT_WHEN_FULL, &call(told)).await,
+            told => self.durable(&script::REPORT, &call(told)).await,
+        };
+        let mut answer = match found {
+            Err(StoreError::Full(_)) => {
+                self.durable(&script::REPORT_WHEN_FULL, &call(&told.smaller())).await?
+            }
+            found => found?,
+        };
         let rest = &mut answer.rest;
         match answer.tag.as_str() {
             "UNKNOWN" => Ok(Reported::Unknown),
@@ -141,8 +152,12 @@ impl Mailboxes for RedisStore {
     }
 
     async fn cancel(&self, device: &DeviceKey, id: &CommandId) -> Result<Cancelled, StoreError> {
-        let call = self.call(device).arg(id.as_str()).number(millis(self.settings.retention));
-        let mut answer = self.link.run(&script::CANCEL, &call).await?;
+        let call = self
+            .call(device)
+            .arg(id.as_str())
+            .number(millis(self.settings.retention))
+            .number(self.settings.history.into());
+        let mut answer = self.durable(&script::CANCEL, &call).await?;
         let rest = &mut answer.rest;
         match answer.tag.as_str() {
             "UNKNOWN" => Ok(Cancelled::Unknown),
@@ -170,8 +185,13 @@ impl Mailboxes for RedisStore {
         id: &CommandId,
         waiting: Option<&NodeId>,
     ) -> Result<Option<Command>, StoreError> {
-        let call = self.call(device).arg(id.as_str()).arg(waiting.map_or("", NodeId::as_str));
-        let mut answer = self.link.run(&script::GET, &call).await?;
+        let durable = self.link.durability() > Durability::Memory;
+        let call = self
+            .call(device)
+            .arg(id.as_str())
+            .arg(waiting.map_or("", NodeId::as_str))
+            .number(durable.into());
+        let mut answer = self.durable(&script::GET, &call).await?;
         match answer.tag.as_str() {
             "NONE" => Ok(None),
             "OK" => seen(&mut answer.rest, device, id.clone()).map(Some),
@@ -182,34 +202,36 @@ impl Mailboxes for RedisStore {
     async fn list(
         &self,
         device: &DeviceKey,
-        state: Option<CommandState>,
+        filter: &CommandFilter,
         page: &PageRequest,
     ) -> Result<Page<Command>, StoreError> {
-        let unreadable = |_| StoreError::Invalid("this page token is not one of this hub's".into());
-        let mut before: Option<u64> =
-            page.token.as_deref().map(str::parse).transpose().map_err(unreadable)?;
-        let size = page.size.max(1);
-        let mut items = Vec::new();
-        for _ in 0..LIST_ROUNDS {
-            let (found, next) = self.list_round(device, before, size).await?;
-            let wanted = found
-                .into_iter()
-                .filter(|command| state.is_none_or(|state| command.state == state));
-            for command in wanted {
-                if items.len() == size {
-                    // More than fit: the next page begins behind the last that did.
-                    let next = items.last().map(|last: &Command| last.seq.to_string());
-                    return Ok(Page { items, next });
-                }
-                items.push(command);
-            }
-            before = next;
-            if before.is_none() || items.len() == size {
-                break;
-            }
+        self.list_commands(device, filter, page).await
+    }
+
+    async fn dead(
+        &self,
+        tenant: &TenantId,
+        page: &PageRequest,
+    ) -> Result<Page<Command>, StoreError> {
+        self.list_dead(tenant, page).await
+    }
+
+    async fn settle_dead(
+        &self,
+        device: &DeviceKey,
+        id: &CommandId,
+        redriven_as: &CommandId,
+    ) -> Result<bool, StoreError> {
+        let call = self.call(device).arg(id.as_str()).arg(redriven_as.as_str());
+        match self.durable(&script::SETTLE, &call).await?.tag.as_str() {
+            "OK" => Ok(true),
+            "NONE" => Ok(false),
+            other => Err(corrupt(format!("settle answered {other:?}"))),
         }
-        let next = before.map(|before| before.to_string());
-        Ok(Page { items, next })
+    }
+
+    async fn tally(&self) -> Result<Tally, StoreError> {
+        self.tally_all().await
     }
 
     async fn sweep(&self) -> Result<Vec<SweepFinding>, StoreError> {
@@ -234,7 +256,22 @@ impl Mailboxes for RedisStore {
     }
 }
 
+/// `Indeterminate` where a write survives less than it has to.
+fn reach(reached: Durability, needed: Durability) -> Result<(), StoreError> {
+    if reached >= needed {
+        return Ok(());
+    }
+    Err(StoreError::Indeterminate("Redis has it, but not as durably as it has to in time".into()))
+}
+
 impl RedisStore {
+    /// Runs a script whose answer is only to be believed once it is as durable as this hub promises.
+    pub(crate) async fn durable(&self, script: &Script, call: &Call) -> Result<Answer, StoreError> {
+        let (answer, durability) = self.link.run_durable(script, call).await?;
+        reach(durability, self.link.durability())?;
+        Ok(answer)
+    }
+
     /// Sweeps some partitions, a batch of each; gives those that have more.
     async fn sweep_some(
         &self,
@@ -242,12 +279,23 @@ impl RedisStore {
         findings: &mut Vec<SweepFinding>,
     ) -> Result<Vec<Partition>, StoreError> {
         let calls: Vec<Call> = partitions.iter().map(|p| self.due_call(*p)).collect();
-        let answers = self.link.run_all(&script::DUE, &calls).await?;
+        let answers = self.link.run_all_durable(&script::DUE, &calls).await?;
         let mut more = Vec::new();
         for (partition, answer) in partitions.iter().zip(answers) {
-            match answer.and_then(|answer| take_findings(answer, findings)) {
+            let taken = match answer {
+                Ok((answer, durability)) => {
+                    reach(durability, self.link.durability())?;
+                    take_findings(answer, findings)
+                }
+                Err(error) => Err(error),
+            };
+            match taken {
                 Ok(true) => more.push(*partition),
                 Ok(false) => {}
+                // Its master is away; the others have theirs.
+                Err(error @ (StoreError::NotSent(_) | StoreError::Indeterminate(_))) => {
+                    tracing::debug!(%partition, %error, "a sweep could not look into a partition");
+                }
                 // What one record spoils must not hold up the others.
                 Err(error) => {
                     tracing::error!(%partition, %error, "a sweep passed a partition over");
@@ -264,46 +312,6 @@ impl RedisStore {
             .number(millis(self.settings.undelivered_after))
             .number(millis(self.settings.retention))
             .number(self.settings.window.into())
-    }
-
-    /// Up to `size` commands older than `before`, as they stand, and where the next round begins.
-    async fn list_round(
-        &self,
-        device: &DeviceKey,
-        before: Option<u64>,
-        size: usize,
-    ) -> Result<(Vec<Command>, Option<u64>), StoreError> {
-        let keys = &self.link.keys;
-        let most = before.map_or("+inf".to_owned(), |before| format!("({before}"));
-        let mut pipe = redis::pipe();
-        pipe.cmd("ZREVRANGEBYSCORE").arg(keys.history(device)).arg(most).arg("-inf");
-        pipe.arg("WITHSCORES").arg("LIMIT").arg(0).arg(size + 1);
-        pipe.cmd("HMGET").arg(keys.session(device)).arg("d");
-        let found = self.link.ask(RedisCommand::Read, &mut pipe).await?;
-        let mut found = Reply::new(Value::Array(found))?;
-        let mut ids = found.list()?;
-        let mark = found.list()?.optional_text()?.map_or(Ok(0), |mark| parse(&mark))?;
-        let mut rows = Vec::new();
-        while !ids.is_done() {
-            rows.push((ids.text()?, ids.number()?));
-        }
-        let more = rows.len() > size;
-        rows.truncate(size);
-        let next = rows.last().filter(|_| more).map(|(_, seq)| *seq);
-        let mut pipe = redis::pipe();
-        for (id, _) in &rows {
-            pipe.cmd("HGETALL").arg(keys.command(device, id));
-        }
-        let records = self.link.ask(RedisCommand::Read, &mut pipe).await?;
-        let now = self.link.clock.now();
-        let mut commands = Vec::new();
-        for ((id, _), record) in rows.into_iter().zip(records) {
-            let fields = Fields::new(record)?;
-            if !fields.is_empty() {
-                let command = stored(device, command_id(&id)?, fields)?;
-                commands.push(as_seen(command, mark, now));
-            }
-        }
-        Ok((commands, next))
+            .number(self.settings.history.into())
     }
 }

@@ -108,6 +108,12 @@ impl Nodes for RedisStore {
         let mut answer = self.link.run(&script::TURN, &call).await?;
         Ok(answer.rest.number()? == 1)
     }
+
+    async fn shed(&self, wanted: u32, per_second: u32) -> Result<u32, StoreError> {
+        let call = nodes_call(&self.link).number(wanted.into()).number(per_second.into());
+        let mut answer = self.link.run(&script::SHED, &call).await?;
+        u32::try_from(answer.rest.number()?).map_err(corrupt)
+    }
 }
 
 impl RedisStore {

@@ -50,7 +50,8 @@ pub(crate) async fn run(
 ) {
     let streams = Streams::new(Arc::clone(&link));
     let (at, watchers) = (None, Vec::new());
-    let task = Tail { link, bus, streams, at, epoch: 0, unsure: false, watchers }.work(requests);
+    let task = Tail { link, bus, streams, at, epoch: 0, histories: 0, unsure: false, watchers }
+        .work(requests);
     // Only waits and reads are cut short here.
     stop.run_until_cancelled(task).await;
 }
@@ -63,6 +64,8 @@ struct Tail {
     at: Option<Vec<Id>>,
     /// Which data `at` belongs to.
     epoch: u64,
+    /// How often masters were replaced when `at` was read.
+    histories: u64,
     /// A look failed: whether the streams still have all since the last one is to be asked.
     unsure: bool,
     watchers: Vec<PresenceWatcher>,
@@ -104,7 +107,7 @@ impl Tail {
     ) -> Result<mpsc::Receiver<PresenceItem>, StoreError> {
         if self.at.is_none() {
             self.bus.subscribe(self.link.keys.presence_channel()).await?;
-            self.epoch = self.link.facts().epoch;
+            (self.epoch, self.histories) = (self.link.epoch(), self.link.histories());
             self.at = Some(self.streams.ends().await?);
         }
         self.look().await?;
@@ -127,7 +130,7 @@ impl Tail {
     /// What came after a cursor and was read already, and whether something may be missing.
     async fn missed(&self, cursor: Cursor) -> Result<(Vec<Placed>, bool), StoreError> {
         let same = cursor.epoch == self.epoch;
-        let starts = if same { cursor.starts() } else { self.streams.beginnings() };
+        let starts = if same { self.streams.starts(cursor) } else { self.streams.beginnings() };
         let Some(at) = &self.at else {
             return Ok((Vec::new(), true));
         };
@@ -158,9 +161,10 @@ impl Tail {
         };
         let events = self.streams.read(&at, self.epoch).await?;
         // Asked after the reading, which cannot have succeeded on the old data after a loss.
-        let epoch = self.link.facts().epoch;
-        if epoch != self.epoch {
-            self.epoch = epoch;
+        let (epoch, histories) = (self.link.epoch(), self.link.histories());
+        if epoch != self.epoch || histories != self.histories {
+            // Other data; or a master that may lack what the one before had last.
+            (self.epoch, self.histories) = (epoch, histories);
             self.watchers.iter_mut().for_each(PresenceWatcher::lag);
         }
         if self.unsure {

@@ -2,7 +2,8 @@
 
 use roost_cluster::{Dispatch, StoreError, SweepFinding};
 use roost_types::{
-    Command, CommandId, CommandState, DeviceKey, NodeId, Progress, Transition, UnixMillis,
+    Command, CommandId, CommandState, DeviceKey, LateResult, NodeId, Progress, Transition,
+    UnixMillis,
 };
 
 use crate::codec;
@@ -21,6 +22,10 @@ pub(crate) fn stored(
     let body = fields.bytes("b").ok_or_else(|| corrupt("a command's record has no body"))?;
     let expires = UnixMillis(fields.needed("x")?);
     let progress: Option<Progress> = fields.bytes("p").map(codec::read_progress).transpose()?;
+    let late = match fields.bytes("l") {
+        Some(result) => Some(late(result, &fields.needed_text("k")?)?),
+        None => None,
+    };
     Ok(Command {
         device: device.clone(),
         spec: codec::read_body(body, id, expires)?,
@@ -32,7 +37,20 @@ pub(crate) fn stored(
         transitions: steps(&fields.needed_text("t")?)?,
         progress,
         result: fields.bytes("r").map(codec::read_result).transpose()?,
+        late,
+        redriven_as: fields.text("n")?.as_deref().map(command_id).transpose()?,
+        // A record that an older version wrote has none.
+        revision: fields.parse("v")?.unwrap_or_default(),
     })
+}
+
+/// A late result; `times` says how many there were and when the last came: `count@ms`.
+fn late(result: Vec<u8>, times: &str) -> Result<LateResult, StoreError> {
+    let (count, time) = times
+        .split_once('@')
+        .ok_or_else(|| corrupt(format!("{times:?} does not count late results")))?;
+    let result = codec::read_result(result)?;
+    Ok(LateResult { result, time: UnixMillis(parse(time)?), count: parse(count)? })
 }
 
 /// The steps of a command: `state@ms,state@ms`.

@@ -25,7 +25,8 @@ macro_rules! scripts {
     };
 }
 
-// All but enqueue run when Redis is full: they free memory, or need very little.
+// All but three run when Redis is full: they free memory, or need very little. A report is sent again as
+// one that does, with less in it.
 scripts! {
     CLAIM "claim.lua" "allow-oom" Claim;
     RELEASE "release.lua" "allow-oom" Release;
@@ -34,14 +35,21 @@ scripts! {
     PRUNE "prune.lua" "allow-oom" List;
     ENQUEUE "enqueue.lua" "" Enqueue;
     READ "read.lua" "allow-oom" Read;
-    REPORT "report.lua" "allow-oom" Advance;
+    REPORT "report.lua" "" Advance;
+    REPORT_WHEN_FULL "report.lua" "allow-oom" Advance;
     CANCEL "cancel.lua" "allow-oom" Cancel;
     GET "get.lua" "allow-oom" Read;
+    TOUCH "touch.lua" "allow-oom" Read;
+    DEAD "dead.lua" "allow-oom" List;
+    SETTLE "settle.lua" "allow-oom" Advance;
+    NOTE "note.lua" "" Session;
     DUE "due.lua" "allow-oom" Sweep;
+    TALLY "tally.lua" "allow-oom" Sweep;
     HEARTBEAT "heartbeat.lua" "allow-oom" Heartbeat;
     STRIKE_NODE "strike_node.lua" "allow-oom" Nodes;
     NODES "nodes.lua" "allow-oom" Nodes;
     TURN "turn.lua" "allow-oom" Nodes;
+    SHED "shed.lua" "allow-oom" Nodes;
     WILD "wild.lua" "allow-oom" Interest;
     WILD_LOAD "wild_load.lua" "allow-oom" Interest;
 }
@@ -50,7 +58,14 @@ scripts! {
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     key: String,
+    nowhere: String,
     args: Vec<Vec<u8>>,
+}
+
+/// The text of each script, for whoever wants to know what is in them.
+#[cfg(test)]
+pub(crate) fn sources() -> impl Iterator<Item = &'static str> {
+    ALL.iter().map(|script| script.source.as_str())
 }
 
 // === impl Script ===
@@ -80,7 +95,7 @@ impl Call {
     /// `not_after` is in ms of hub time; 0 for never.
     pub(crate) fn new(key: String, base: &str, not_after: u64) -> Self {
         let args = vec![base.as_bytes().to_vec(), not_after.to_string().into_bytes()];
-        Self { key, args }
+        Self { key, nowhere: format!("{base}nowhere"), args }
     }
 
     pub(crate) fn arg(mut self, arg: impl AsRef<[u8]>) -> Self {
@@ -94,7 +109,9 @@ impl Call {
 
     fn build(&self, verb: &str, script: &str) -> Cmd {
         let mut cmd = redis::cmd(verb);
-        cmd.arg(script).arg(1).arg(&self.key);
+        // The second key never exists. It has a cluster refuse the script while their slot moves, where
+        // keys that the script derives may be here or there (see `link/redirect.rs`).
+        cmd.arg(script).arg(2).arg(&self.key).arg(&self.nowhere);
         for arg in &self.args {
             cmd.arg(arg);
         }

@@ -1,12 +1,12 @@
-//! The `Sessions` seam: claims, look-ups, lists. Watches are in `presence.rs`.
-
-use std::collections::HashSet;
+//! The `Sessions` seam: claims, ends, histories. How devices are shown is in `devices.rs`, watches are in
+//! `presence.rs`.
 
 use async_trait::async_trait;
 use redis::Value;
 use roost_cluster::{
-    Claimed, Clock, DeviceFilter, DeviceRecord, Initiator, LastClose, NodeRef, Page, PageRequest,
-    PresenceItem, Revalidated, SessionClaim, SessionInfo, Sessions, StoreError,
+    CONTEST_TAKEOVERS, CONTEST_WINDOW, Claimed, DeviceFilter, DeviceRecord, HistoryEntry,
+    Initiator, LastClose, NodeRef, Page, PageRequest, PresenceItem, Refusal, Revalidated,
+    SessionClaim, Sessions, StoreError,
 };
 use roost_telemetry::metrics::labels::RedisCommand;
 use roost_types::{DeviceKey, NodeId, Partition, SessionId, TenantId, UnixMillis};
@@ -14,15 +14,23 @@ use tokio::sync::mpsc;
 
 use crate::devices::Place;
 use crate::error::corrupt;
+use crate::history;
 use crate::presence;
 use crate::reply::{Fields, Reply};
+use crate::report::cut;
 use crate::script::{self, Call};
 use crate::store::{PARTITIONS_AT_ONCE, RedisStore, millis};
 
 /// How many sessions of a dead node one script ends, so that none blocks Redis for long.
 const END_BATCH: u64 = 50;
+/// How many are ended before whoever asks looks at the node again.
+const ENDED_AT_ONCE: u64 = 1_000;
 /// How many sessions are confirmed by one pipeline.
 const REVALIDATE_BATCH: usize = 500;
+/// How many bytes of each word of a refusal are kept.
+const WORDS: usize = 128;
+/// How many entries of a history one answer has at the most.
+const MOST_HISTORY: usize = 10_000;
 /// How often a list may come back with too few items for its page and look further.
 const LIST_ROUNDS: usize = 4;
 
@@ -30,14 +38,15 @@ const LIST_ROUNDS: usize = 4;
 impl Sessions for RedisStore {
     async fn claim(&self, claim: &SessionClaim) -> Result<Claimed, StoreError> {
         let bell = self.bell(Partition::of(&claim.device));
-        let call = self.claim_call(claim);
+        let call =
+            self.claim_call(claim).number(CONTEST_TAKEOVERS.into()).number(millis(CONTEST_WINDOW));
         let mut answer = self.link.run_then(&script::CLAIM, &call, Some(bell)).await?;
-        let pending = answer.rest.number()?;
+        let (pending, contested) = (answer.rest.number()?, answer.rest.number()? == 1);
         let replaced = match answer.rest.optional_text()? {
             Some(session) => Some((session_id(&session)?, node_ref(&mut answer.rest)?)),
             None => None,
         };
-        Ok(Claimed { replaced, pending })
+        Ok(Claimed { replaced, pending, contested })
     }
 
     async fn release(
@@ -53,7 +62,8 @@ impl Sessions for RedisStore {
             .number(u64::from(close.code))
             .arg(&*close.reason)
             .arg(close.initiator.as_str())
-            .number(millis(self.settings.device_retention));
+            .number(millis(self.settings.device_retention))
+            .number(self.settings.history.into());
         let bell = self.bell(Partition::of(device));
         self.link.run_then(&script::RELEASE, &call, Some(bell)).await.map(drop)
     }
@@ -119,9 +129,12 @@ impl Sessions for RedisStore {
     async fn end_sessions_of(&self, node: &NodeRef) -> Result<u64, StoreError> {
         let mut left: Vec<Partition> = Partition::all().collect();
         let mut ended = 0;
-        while !left.is_empty() {
+        'rounds: while !left.is_empty() {
             let mut more = Vec::new();
             for some in left.chunks(PARTITIONS_AT_ONCE) {
+                if ended >= ENDED_AT_ONCE {
+                    break 'rounds;
+                }
                 let calls: Vec<Call> = some.iter().map(|p| self.end_call(*p, node)).collect();
                 let answers = self.link.run_all(&script::END_NODE, &calls).await?;
                 for (partition, answer) in some.iter().zip(answers) {
@@ -139,6 +152,48 @@ impl Sessions for RedisStore {
         }
         Ok(ended)
     }
+
+    async fn history(
+        &self,
+        device: &DeviceKey,
+        limit: usize,
+    ) -> Result<Vec<HistoryEntry>, StoreError> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let mut pipe = redis::pipe();
+        let oldest = format!("-{}", limit.min(MOST_HISTORY));
+        pipe.cmd("LRANGE").arg(self.link.keys.timeline(device)).arg(oldest).arg(-1);
+        let found = self.link.ask(RedisCommand::Lookup, &mut pipe).await?;
+        let mut found = Reply::new(Value::Array(found))?.list()?;
+        let mut entries = Vec::new();
+        while !found.is_done() {
+            match history::read(&found.bytes()?) {
+                Ok(entry) => entries.push(entry),
+                Err(error) => {
+                    tracing::error!(%device, %error, "passed over a spoiled history entry");
+                }
+            }
+        }
+        entries.reverse();
+        Ok(entries)
+    }
+
+    async fn note_refusal(
+        &self,
+        device: &DeviceKey,
+        session: SessionId,
+        refusal: &Refusal,
+    ) -> Result<(), StoreError> {
+        let call = self
+            .call(device)
+            .arg(session.to_string())
+            .number(self.settings.history.into())
+            .arg(cut(&refusal.what, WORDS))
+            .arg(cut(&refusal.code, WORDS))
+            .arg(cut(&refusal.about, WORDS));
+        self.link.run(&script::NOTE, &call).await.map(drop)
+    }
 }
 
 impl RedisStore {
@@ -152,6 +207,7 @@ impl RedisStore {
             .number(claim.claimed_at.0)
             .arg(claim.device.tenant.as_str())
             .arg(claim.device.device.as_str())
+            .number(self.settings.history.into())
     }
 
     fn end_call(&self, partition: Partition, node: &NodeRef) -> Call {
@@ -163,11 +219,12 @@ impl RedisStore {
             .arg("the node that held the connection is gone")
             .number(millis(self.settings.device_retention))
             .number(END_BATCH)
+            .number(self.settings.history.into())
     }
 
     /// Tells watches that a partition has a new event. Where it is lost they find it a little later.
     fn bell(&self, partition: Partition) -> redis::Cmd {
-        let mut bell = redis::cmd("PUBLISH");
+        let mut bell = redis::cmd(self.bus.verbs().publish);
         bell.arg(self.link.keys.presence_channel()).arg(partition.number().to_string());
         bell
     }
@@ -178,51 +235,6 @@ impl RedisStore {
         if let Err(error) = self.link.ask(RedisCommand::Publish, &mut pipe).await {
             tracing::debug!(%error, "could not ring for presence events; watches look by themselves");
         }
-    }
-
-    /// What is known of devices, in their order.
-    async fn records(&self, keys: Vec<DeviceKey>) -> Result<Vec<Option<DeviceRecord>>, StoreError> {
-        let mut pipe = redis::pipe();
-        for key in &keys {
-            pipe.cmd("HGETALL").arg(self.link.keys.session(key));
-            pipe.cmd("ZCARD").arg(self.link.keys.unfinished(key));
-        }
-        let mut found = self.link.ask(RedisCommand::Lookup, &mut pipe).await?.into_iter();
-        let mut records = Vec::with_capacity(keys.len());
-        for key in keys {
-            let (Some(fields), Some(pending)) = (found.next(), found.next()) else {
-                return Err(corrupt("Redis answered too little"));
-            };
-            let pending = Reply::new(Value::Array(vec![pending]))?.number()?;
-            records.push(record(key, Fields::new(fields)?, pending)?);
-        }
-        self.judge_liveness(&mut records).await?;
-        Ok(records)
-    }
-
-    /// Takes out sessions whose node's lease is over.
-    async fn judge_liveness(&self, records: &mut [Option<DeviceRecord>]) -> Result<(), StoreError> {
-        let now = self.link.clock.now();
-        let node =
-            |record: &Option<DeviceRecord>| Some(record.as_ref()?.session.as_ref()?.node.clone());
-        let nodes: HashSet<NodeRef> = records.iter().filter_map(node).collect();
-        if nodes.is_empty() {
-            return Ok(());
-        }
-        let mut live = self.liveness(false).await?;
-        if !nodes.iter().all(|node| live.is_live(node, now)) {
-            // It may have joined, or renewed, since the last look.
-            live = self.liveness(true).await?;
-        }
-        for record in records.iter_mut().flatten() {
-            let gone = record.session.take_if(|session| !live.is_live(&session.node, now));
-            if record.session.is_some() {
-                record.last_seen = now;
-            } else if let Some(gone) = gone {
-                record.last_seen = record.last_seen.max(gone.connected_at);
-            }
-        }
-        Ok(())
     }
 }
 
@@ -252,36 +264,4 @@ pub(crate) fn last_close(fields: &mut Fields, time: UnixMillis) -> Result<LastCl
             .ok_or_else(|| corrupt(format!("{who:?} is no initiator")))?,
         time,
     })
-}
-
-fn record(
-    device: DeviceKey,
-    mut fields: Fields,
-    pending: u64,
-) -> Result<Option<DeviceRecord>, StoreError> {
-    if fields.is_empty() {
-        return Ok(None);
-    }
-    let session = session(&mut fields)?;
-    let ended: Option<u64> = fields.parse("l")?;
-    let last_close = match ended {
-        Some(time) => Some(last_close(&mut fields, UnixMillis(time))?),
-        None => None,
-    };
-    let last_seen = UnixMillis(ended.unwrap_or_default());
-    Ok(Some(DeviceRecord { device, session, last_seen, last_close, pending }))
-}
-
-fn session(fields: &mut Fields) -> Result<Option<SessionInfo>, StoreError> {
-    let Some(id) = fields.text("i")? else {
-        return Ok(None);
-    };
-    let node = fields.needed_text("n")?;
-    Ok(Some(SessionInfo {
-        session: session_id(&id)?,
-        node: parse_node(node, &fields.needed_text("g")?)?,
-        protocol: fields.needed_text("p")?.into(),
-        address: fields.needed_text("a")?.into(),
-        connected_at: UnixMillis(fields.needed("c")?),
-    }))
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use roost_cluster::{Durability, HubClock, NodeRef, Store, StoreSettings};
+use roost_cluster::{HubClock, NodeRef, Store, StoreSettings};
 use roost_types::{DeviceKey, Partition};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -26,7 +26,7 @@ const WATCH_REQUESTS: usize = 64;
 /// the commands behind it waiting for long.
 pub(crate) const PARTITIONS_AT_ONCE: usize = 32;
 
-/// A node's seams on a standalone Redis.
+/// A node's seams on Redis: one server, one that sentinels name, or a cluster.
 #[derive(Debug)]
 pub struct RedisStore {
     pub(crate) link: Arc<Link>,
@@ -62,7 +62,7 @@ impl RedisStore {
         tasks.spawn(async move { supervised.supervise(ended).await });
         tasks.spawn(bus_task.run(stop.clone()));
         tasks.spawn(presence::run(Arc::clone(&link), Arc::clone(&bus), requests, stop.clone()));
-        let health = link.health();
+        let (health, durability) = (link.health(), link.durability());
         let handle = Arc::new(Self { link, settings, view: NodesView::default(), bus, watches });
         let store = Store {
             sessions: Arc::clone(&handle) as _,
@@ -71,7 +71,7 @@ impl RedisStore {
             nodes: handle,
             clock,
             health,
-            durability: Durability::Memory,
+            durability,
         };
         Ok((store, RedisRuntime { stop, tasks }))
     }

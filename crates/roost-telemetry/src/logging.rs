@@ -1,11 +1,19 @@
 //! Where log lines go and what they look like: to standard error, for people or as one JSON object
-//! a line. What is logged is decided where it happens.
+//! a line. What is logged is decided where it happens, how much of it in `log_level.rs`.
 
+use std::fmt;
 use std::io::IsTerminal as _;
 
-use tracing::Subscriber;
+use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, MakeWriter, format};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{Layer, Registry, reload};
+
+use crate::LogControl;
+use crate::trace;
 
 /// What a log line looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,7 +21,8 @@ pub enum LogFormat {
     /// For people; coloured on a terminal.
     #[default]
     Human,
-    /// One JSON object a line: `timestamp`, `level`, `target`, `message` and the event's fields.
+    /// One JSON object a line: `timestamp`, `level`, `target`, `message` and the event's fields; within
+    /// a recorded trace also `trace_id` and `span_id`.
     Json,
 }
 
@@ -38,12 +47,19 @@ pub enum LogError {
 
 /// Sends this process's log lines to standard error. Call it once, first.
 ///
-/// `level` is a level, or a list of `target=level`, comma-separated.
-pub fn init_tracing(format: LogFormat, level: &str) -> Result<(), LogError> {
+/// `level` is a level, or a list of `target=level`, comma-separated; it can be changed by what is
+/// given back.
+pub fn init_tracing(format: LogFormat, level: &str) -> Result<LogControl, LogError> {
     let colours = std::io::stderr().is_terminal();
-    let subscriber = subscriber(format, level, colours, std::io::stderr)?;
+    let (subscriber, control) = subscriber(format, level, colours, std::io::stderr)?;
     tracing_subscriber::util::SubscriberInitExt::try_init(subscriber)
-        .map_err(|_| LogError::AlreadySet)
+        .map_err(|_| LogError::AlreadySet)?;
+    Ok(control)
+}
+
+/// Whether this can be read as a level, or a list of `target=level`.
+pub fn check_level(level: &str) -> Result<(), LogError> {
+    filter(level).map(drop)
 }
 
 /// The subscriber behind [`init_tracing`], writing to `writer`: for tests that read log lines.
@@ -52,20 +68,57 @@ pub fn subscriber<W>(
     level: &str,
     colours: bool,
     writer: W,
-) -> Result<Box<dyn Subscriber + Send + Sync>, LogError>
+) -> Result<(Box<dyn Subscriber + Send + Sync>, LogControl), LogError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter(level)?).with_writer(writer);
-    Ok(match format {
-        LogFormat::Human => Box::new(builder.with_ansi(colours).finish()),
-        LogFormat::Json => Box::new(
-            builder.with_ansi(false).json().flatten_event(true).with_span_list(false).finish(),
-        ),
-    })
+    let (filter, handle) = reload::Layer::<EnvFilter, Registry>::new(filter(level)?);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines: Box<dyn Layer<_> + Send + Sync> = match format {
+        LogFormat::Human => Box::new(lines.with_ansi(colours)),
+        LogFormat::Json => {
+            let json = format::format().json().flatten_event(true).with_span_list(false);
+            let fields = format::JsonFields::new();
+            Box::new(lines.with_ansi(false).fmt_fields(fields).event_format(WithTrace(json)))
+        }
+    };
+    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
+    Ok((Box::new(subscriber), LogControl::new(handle, level)))
 }
 
-fn filter(level: &str) -> Result<EnvFilter, LogError> {
+/// JSON lines that say which trace they belong to.
+struct WithTrace<F>(F);
+
+// === impl WithTrace ===
+
+impl<S, N, F> FormatEvent<S, N> for WithTrace<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let Some(place) = trace::current() else {
+            return self.0.format_event(context, writer, event);
+        };
+        let mut line = String::new();
+        self.0.format_event(context, Writer::new(&mut line), event)?;
+        let Some(rest) = line.strip_prefix('{') else {
+            return writer.write_str(&line);
+        };
+        // `00-<trace>-<span>-01`.
+        let place = place.to_string();
+        let (trace, span) = (&place[3..35], &place[36..52]);
+        write!(writer, r#"{{"trace_id":"{trace}","span_id":"{span}",{rest}"#)
+    }
+}
+
+pub(crate) fn filter(level: &str) -> Result<EnvFilter, LogError> {
     let wrong = |problem: String| LogError::Filter { given: level.to_owned(), problem };
     let directives: Vec<&str> = level.split(',').map(str::trim).collect();
     for directive in &directives {
@@ -86,6 +139,7 @@ fn is_level(word: &str) -> bool {
 mod tests {
     use std::io::Write;
     use std::sync::Arc;
+    use std::time::Duration;
 
     use parking_lot::Mutex;
 
@@ -107,13 +161,18 @@ mod tests {
     }
 
     fn lines(format: LogFormat, level: &str) -> String {
-        let sink = Sink::default();
-        let writer = sink.clone();
-        let subscriber = subscriber(format, level, false, move || writer.clone()).unwrap();
-        tracing::subscriber::with_default(subscriber, || {
+        lines_of(format, level, |_| {
             tracing::info!(session.id = "9c", "claimed session 9c");
             tracing::debug!("not at info");
-        });
+        })
+    }
+
+    fn lines_of(format: LogFormat, level: &str, act: impl FnOnce(&LogControl)) -> String {
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let made = subscriber(format, level, false, move || writer.clone());
+        let (subscriber, control) = made.unwrap();
+        tracing::subscriber::with_default(subscriber, || act(&control));
         String::from_utf8(sink.0.lock().clone()).unwrap()
     }
 
@@ -125,6 +184,41 @@ mod tests {
         assert_eq!(line["session.id"], "9c");
         assert_eq!(line["level"], "INFO");
         assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
+    }
+
+    #[test]
+    fn a_level_holds_for_a_while_and_then_the_configured_one_again() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let text = lines_of(LogFormat::Json, "info", |control| {
+            tracing::debug!("not yet");
+            runtime.block_on(async {
+                control.set("roost_telemetry=debug", Duration::from_secs(60)).unwrap();
+                tracing::debug!("now");
+                assert_eq!(control.level().seconds_left, Some(60));
+                tokio::time::advance(Duration::from_secs(59)).await;
+                control.expire();
+                tracing::debug!("still");
+                tokio::time::advance(Duration::from_secs(1)).await;
+                control.expire();
+                tracing::debug!("no longer");
+                assert_eq!(control.level().level, "info");
+                control.set("debug", Duration::from_secs(60)).unwrap();
+                control.reset();
+                tracing::debug!("nor now");
+                assert!(control.set("loud", Duration::from_secs(60)).is_err());
+                assert_eq!(control.level().seconds_left, None);
+            });
+        });
+        let own = |line: &serde_json::Value| line["level"] == "DEBUG";
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        let said: Vec<_> = lines.filter(own).map(|line| line["message"].clone()).collect();
+        assert_eq!(said, ["now", "still"], "{text}");
+        assert_eq!(text.matches("changed for a while").count(), 2, "{text}");
+        assert_eq!(text.matches("as configured again").count(), 2, "{text}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! One hub's telemetry: its recorder, its handles, and their rendering as `/metrics`. Nothing is
-//! global, so several hubs in one process (tests, `demo`) count apart.
+//! One hub's telemetry: its recorder, its handles, their rendering as `/metrics`, and the maker of its
+//! spans. But for the log, which a process has one of, nothing is global, so several hubs in one process (tests, `demo`) count apart.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,12 +7,14 @@ use std::sync::Arc;
 use metrics::NoopRecorder;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use crate::LogControl;
 use crate::metrics::catalog::{ALL, BUILD_INFO, Kind};
 use crate::metrics::{
     ControlMetrics, Drain, EdgeMetrics, NodeMetrics, RedisMetrics, Registrar, process,
 };
+use crate::trace::Tracer;
 
-/// The metrics of one hub. Cheap to clone; clones count into the same series.
+/// The metrics of one hub, its spans and its log. Cheap to clone; clones count into the same series.
 #[derive(Clone)]
 pub struct Telemetry {
     /// What the edge role counts.
@@ -23,6 +25,10 @@ pub struct Telemetry {
     pub redis: Arc<RedisMetrics>,
     /// What every node counts.
     pub node: Arc<NodeMetrics>,
+    /// Makes its spans; off unless [`Telemetry::with_tracer`] was called.
+    pub tracer: Tracer,
+    /// How much its process logs, where that can be changed.
+    pub log: Option<LogControl>,
     /// Absent in [`Telemetry::noop`].
     exporter: Option<PrometheusHandle>,
 }
@@ -63,8 +69,22 @@ impl Telemetry {
             control: Arc::new(ControlMetrics::new(&registrar)),
             redis: Arc::new(RedisMetrics::new(&registrar)),
             node: Arc::new(NodeMetrics::new(&registrar, drain)),
+            tracer: Tracer::off(),
+            log: None,
             exporter,
         }
+    }
+
+    /// The same with spans.
+    #[must_use]
+    pub fn with_tracer(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
+    }
+
+    /// The same with a log whose level can be changed.
+    #[must_use]
+    pub fn with_log(self, log: Option<LogControl>) -> Self {
+        Self { log, ..self }
     }
 
     /// Everything in Prometheus' text format, `roost_process_*` included.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use roost_telemetry::{HealthRegistry, Status, Telemetry, serve_admin};
+use roost_telemetry::{HealthRegistry, LogFormat, Status, Telemetry, serve_admin};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -20,13 +20,17 @@ struct Admin {
 }
 
 async fn start() -> Admin {
+    start_with(Telemetry::new("1.2.3")).await
+}
+
+async fn start_with(telemetry: Telemetry) -> Admin {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let health = HealthRegistry::new();
     let (stop, stopped) = oneshot::channel::<()>();
     let mut tasks = JoinSet::new();
     let shutdown = async move { drop(stopped.await) };
-    tasks.spawn(serve_admin(listener, Telemetry::new("1.2.3"), Arc::new(health.clone()), shutdown));
+    tasks.spawn(serve_admin(listener, telemetry, Arc::new(health.clone()), shutdown));
     Admin { address, health, stop, tasks }
 }
 
@@ -106,7 +110,7 @@ async fn other_requests_are_told_what_is_right() {
     let admin = start().await;
     let answer = ask(admin.address, "GET", "/health").await;
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
-    assert!(body(&answer).contains("/livez, /readyz and /metrics"), "{answer}");
+    assert!(body(&answer).contains("/livez, /readyz, /metrics and /log-level"), "{answer}");
 
     let answer = ask(admin.address, "POST", "/metrics").await;
     assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
@@ -134,4 +138,57 @@ async fn a_stop_ends_the_server_although_a_client_stays_connected() {
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).await.unwrap();
     assert!(TcpStream::connect(admin.address).await.is_err(), "the listener is closed");
+}
+
+/// One request with a body; the whole answer.
+async fn tell(address: SocketAddr, method: &str, path: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let length = body.len();
+    let head = format!("Host: x\r\nConnection: close\r\nContent-Length: {length}");
+    let request = format!("{method} {path} HTTP/1.1\r\n{head}\r\n\r\n{body}");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn the_log_level_is_changed_for_a_while() {
+    let made = roost_telemetry::subscriber(LogFormat::Json, "info", false, std::io::sink);
+    // Kept: the level of a subscriber that is gone cannot be changed.
+    let (_subscriber, log) = made.unwrap();
+    let admin = start_with(Telemetry::new("0").with_log(Some(log))).await;
+    let answer = ask(admin.address, "GET", "/log-level").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let configured = r#"{"level":"info","configured":"info","seconds_left":null}"#;
+    assert_eq!(body(&answer), configured);
+
+    let answer = tell(admin.address, "PUT", "/log-level?for=2h", "info,roost_edge=debug\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let shown: serde_json::Value = serde_json::from_str(body(&answer)).unwrap();
+    assert_eq!(shown["level"], "info,roost_edge=debug");
+    assert!((7_000..=7_200).contains(&shown["seconds_left"].as_u64().unwrap()), "{answer}");
+
+    for (path, level) in [
+        ("/log-level", "loud"),
+        ("/log-level?for=0s", "debug"),
+        ("/log-level?for=25h", "debug"),
+        ("/log-level?for=10", "debug"),
+        ("/log-level?until=10m", "debug"),
+        ("/log-level", &"debug,".repeat(1_000)),
+    ] {
+        let answer = tell(admin.address, "PUT", path, level).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{path} {level}: {answer}");
+    }
+    let answer = ask(admin.address, "DELETE", "/log-level").await;
+    assert_eq!(body(&answer), configured);
+    let answer = tell(admin.address, "POST", "/log-level", "debug").await;
+    assert!(answer.contains("allow: GET, HEAD, PUT, DELETE\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn without_a_log_there_is_no_level() {
+    let admin = start().await;
+    let answer = ask(admin.address, "GET", "/log-level").await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
 }

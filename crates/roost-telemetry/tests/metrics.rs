@@ -9,7 +9,7 @@ use roost_telemetry::metrics::labels::{
     AdmissionDecision, CloseCode, CommandOutcome, ConnectOutcome, DeliveryPath, Direction,
     DisconnectReason, DropReason, GapCause, GrpcCode, GrpcMethod, Initiator, Label as _,
     MessageKind, Protocol, PubsubDrop, RedisCommand, RedisErrorKind, RedisOutcome, RedisRole,
-    ResumeOutcome, SessionState, SlowAction, TakeoverReason,
+    ResumeOutcome, SessionState, SlowAction, SpanOutcome, TakeoverReason, TlsPort,
 };
 use roost_telemetry::metrics::{DrainState, WorkerIndex};
 
@@ -25,6 +25,7 @@ fn everything_once(t: &Telemetry) {
     t.edge.slow_consumers.inc(SlowAction::Closed);
     t.edge.admission.inc(AdmissionDecision::Admitted);
     t.edge.set_connections_limit(1_000);
+    t.edge.set_admission_tokens(10);
     t.edge.close_frames_sent.inc(CloseCode::from_number(1012));
     t.edge.message_bytes.add(Direction::Out, 64);
     t.edge.message_sized(Direction::In, 64);
@@ -48,7 +49,10 @@ fn everything_once(t: &Telemetry) {
     session.set_state(SessionState::Suspended);
     t.node.session_takeovers.inc(TakeoverReason::OtherNode);
     t.node.fenced_writes.increment(1);
+    t.node.trace_spans.inc(SpanOutcome::Exported);
+    t.node.set_tls_cert_expiry(TlsPort::Edge, 1_900_000_000);
     t.node.set_drain_state(DrainState::Draining);
+    t.node.set_mailboxes(3, Duration::from_secs(40));
 }
 
 #[test]
@@ -170,6 +174,21 @@ async fn a_drain_shows_what_it_has_left_and_how_long_it_takes() {
     t.node.set_drain_state(DrainState::Drained);
     tokio::time::advance(Duration::from_secs(60)).await;
     assert_eq!(now(), (2.0, 0.0, 3.0), "its end is its end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_hub_wide_is_shown_by_the_node_that_counts_it() {
+    let t = Telemetry::new("0");
+    let shown = || {
+        let show = |name: &str| t.value(&format!("roost_mailbox_{name}")).unwrap();
+        (show("pending"), show("oldest_age_seconds"))
+    };
+    assert_eq!(shown(), (0.0, 0.0));
+    t.node.set_mailboxes(7, Duration::from_millis(1_500));
+    tokio::time::advance(Duration::from_secs(30)).await;
+    assert_eq!(shown(), (7.0, 1.5));
+    tokio::time::advance(Duration::from_secs(30)).await;
+    assert_eq!(shown(), (0.0, 0.0), "another node counts now");
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,7 +30,14 @@ pub struct Metrics(String);
 impl Admin {
     /// Status and body of one request.
     pub async fn get(self, path: &str) -> (u16, String) {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+        self.ask("GET", path, "").await
+    }
+
+    /// The same by another method, and with a body.
+    pub async fn ask(self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let length = body.len();
+        let head = format!("host: test\r\nconnection: close\r\ncontent-length: {length}");
+        let request = format!("{method} {path} HTTP/1.1\r\n{head}\r\n\r\n{body}");
         let exchange = async {
             let mut stream = TcpStream::connect(self.0).await.unwrap();
             stream.write_all(request.as_bytes()).await.unwrap();

@@ -6,11 +6,17 @@ use std::time::Duration;
 use roost_client::backend::{Backend, BackendError};
 use roost_proto::control::v1 as pb;
 use roost_proto::control::v1::payload::Body;
+use roost_types::SessionId;
+use tokio::time::sleep;
 
 use crate::soon;
 
-/// How long a command is waited for: longer than it takes.
-const WAIT: Duration = Duration::from_secs(20);
+/// How long a command is waited for: longer than it takes on a machine that is busy with other things.
+const WAIT: Duration = Duration::from_secs(60);
+/// How long a command lives unless a test says otherwise: longer than any test.
+const TTL: Duration = Duration::from_secs(3600);
+/// Between two tries of a call that the hub could not serve just then.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A connected back end.
 #[derive(Debug, Clone)]
@@ -19,13 +25,14 @@ pub struct TestBackend {
     pub backend: Backend,
 }
 
-/// A request for a command without payload.
+/// A request for a command without payload, which does not expire during a test.
 pub fn command(device: &str, name: &str) -> pb::SendCommandRequest {
-    pb::SendCommandRequest {
+    let request = pb::SendCommandRequest {
         device_id: device.to_owned(),
         name: name.to_owned(),
         ..Default::default()
-    }
+    };
+    with_ttl(TTL, request)
 }
 
 /// A payload of this kind with the usual content type.
@@ -78,9 +85,22 @@ impl TestBackend {
         answer.command.unwrap()
     }
 
-    /// Sends a command, and waits as the request says.
-    pub async fn send(&self, request: pb::SendCommandRequest) -> pb::SendCommandResponse {
-        self.try_send(request).await.unwrap()
+    /// Sends a command, and waits as the request says. What the hub could not do just then, since the
+    /// machine is busy and Redis did not answer in time, is asked again with the same id, as a back end
+    /// should.
+    pub async fn send(&self, mut request: pb::SendCommandRequest) -> pb::SendCommandResponse {
+        if request.command_id.is_empty() {
+            request.command_id = format!("test-{}", SessionId::random());
+        }
+        let work = async {
+            loop {
+                match self.try_send(request.clone()).await {
+                    Err(error) if error.is_unavailable() && error.retryable() => sleep(PAUSE).await,
+                    done => return done.unwrap(),
+                }
+            }
+        };
+        soon("the hub to take a command", work).await
     }
 
     /// The same where it may fail.

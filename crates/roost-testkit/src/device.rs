@@ -2,10 +2,12 @@
 //! nothing is answered by itself but pings.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use roost_client::device::{Closed, Connection, Hello, OpenError, Welcome};
+use roost_client::device::{Closed, Connection, Hello, OpenError, Retry, Url, Welcome};
 use roost_types::{CommandId, Message, Payload, Qos, ResultStatus, Topic, TopicFilter};
 use roost_wire::device::{FromDevice, ToDevice};
+use tokio::time::sleep;
 
 use crate::soon;
 
@@ -43,6 +45,9 @@ pub struct Refused {
     pub field: Option<String>,
 }
 
+/// Between two tries of what the hub could not do just then.
+const PAUSE: Duration = Duration::from_millis(100);
+
 // === impl TestDevice ===
 
 impl TestDevice {
@@ -51,18 +56,35 @@ impl TestDevice {
         Self::connect_subscribed(url, token, &[]).await
     }
 
-    /// Connects and subscribes with its `hello`.
+    /// Connects and subscribes with its `hello`. Comes again, as a device should, where the hub says
+    /// so: on a busy machine Redis may not answer in time.
     pub async fn connect_subscribed(url: &str, token: &str, filters: &[&str]) -> Self {
-        let opened = Self::open(url, token, filters).await;
-        opened.unwrap_or_else(|error| panic!("cannot connect to {url}: {error}"))
+        let connecting = async {
+            loop {
+                match Self::open(url, token, filters).await {
+                    Ok(opened) => return opened,
+                    Err(error) => match Retry::of_open(&error) {
+                        Retry::After(after) if !matches!(error, OpenError::Connect(_)) => {
+                            sleep(after.max(PAUSE)).await;
+                        }
+                        _ => panic!("cannot connect to {url}: {error}"),
+                    },
+                }
+            }
+        };
+        soon("the hub to take a device", connecting).await
     }
 
     /// The same where it may fail.
     pub async fn open(url: &str, token: &str, filters: &[&str]) -> Result<Self, OpenError> {
+        Self::open_at(&url.parse().unwrap(), token, filters).await
+    }
+
+    /// The same at a URL that says whom to trust.
+    pub async fn open_at(url: &Url, token: &str, filters: &[&str]) -> Result<Self, OpenError> {
         let filters = filters.iter().map(|filter| TopicFilter::new(filter).unwrap());
         let hello = Hello { keepalive: None, subscriptions: filters.collect() };
-        let url = url.parse().unwrap();
-        let opening = Connection::open(&url, Some(token), &hello);
+        let opening = Connection::open(url, Some(token), &hello);
         let (connection, welcome) = soon("a welcome", opening).await?;
         Ok(Self { connection, welcome, next_id: 0, earlier: VecDeque::new() })
     }
@@ -102,17 +124,23 @@ impl TestDevice {
         }
     }
 
-    /// Says that a command was done, and waits until the hub has stored that.
+    /// Says that a command was done, again and again until the hub has stored that.
     pub async fn succeed(&mut self, command: &Command, payload: Option<Payload>) {
-        let id = self.fresh_id();
-        self.connection.queue(&FromDevice::Result {
-            id: Some(id),
-            command_id: command.id.clone(),
-            status: ResultStatus::Succeeded,
-            payload,
-            error: None,
-        });
-        self.answer(id).await.unwrap();
+        loop {
+            let id = self.fresh_id();
+            self.connection.queue(&FromDevice::Result {
+                id: Some(id),
+                command_id: command.id.clone(),
+                status: ResultStatus::Succeeded,
+                payload: payload.clone(),
+                error: None,
+                trace: None,
+            });
+            match self.answer(id).await {
+                Err(refused) if refused.code == "UNAVAILABLE" => sleep(PAUSE).await,
+                done => return done.unwrap(),
+            }
+        }
     }
 
     /// Subscribes; when this returns, a publication made anywhere arrives.

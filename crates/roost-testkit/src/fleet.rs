@@ -103,5 +103,5 @@ async fn answer(mut device: TestDevice, answered: &AtomicUsize) -> Closed {
 
 fn done(command_id: CommandId, payload: Option<Payload>) -> FromDevice {
     let status = ResultStatus::Succeeded;
-    FromDevice::Result { id: Some(1), command_id, status, payload, error: None }
+    FromDevice::Result { id: Some(1), command_id, status, payload, error: None, trace: None }
 }

@@ -68,7 +68,6 @@ impl TestHub {
         config.redis.url = self.redis.as_ref().map(|redis| RedisUrl(redis.url()));
         config.auth.token_key_file = Some(self.keys.token_key_file());
         config.auth.api_key_file = Some(self.keys.api_key_file());
-        config.store.lease = Duration::from_secs(5);
         config.shutdown.drain = Duration::from_secs(1);
         config
     }

@@ -3,16 +3,16 @@
 
 pub mod admin;
 pub mod backend;
+pub mod certificates;
+pub mod collector;
 pub mod device;
 pub mod fleet;
 pub mod hub;
 pub mod keys;
-pub mod ports;
 pub mod process;
-pub mod proxy;
 pub mod raw;
-pub mod redis;
 pub mod target;
 mod wait;
 
-pub use wait::{eventually, soon};
+pub use roost_testredis::{self as redis, ports, proxy};
+pub use wait::{HANGS, eventually, soon};

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
@@ -16,7 +15,7 @@ use crate::admin::Admin;
 use crate::keys::Keys;
 use crate::redis::RedisServer;
 use crate::target::Target;
-use crate::wait::eventually;
+use crate::wait::{HANGS, eventually};
 
 /// How a node is started, beside its keys and its free ports.
 #[derive(Debug, Clone, Default)]
@@ -97,6 +96,11 @@ impl HubProcess {
         self.address("edge").parse().unwrap()
     }
 
+    /// Where its edge listens with TLS.
+    pub fn tls_address(&self) -> SocketAddr {
+        self.address("edge_tls").parse().unwrap()
+    }
+
     /// `host:port` of its gRPC.
     pub fn grpc(&self) -> String {
         self.address("grpc").to_owned()
@@ -141,8 +145,7 @@ impl HubProcess {
     /// How it ended.
     pub async fn ended(&mut self) -> ExitStatus {
         let child = &mut self.child;
-        let within = Duration::from_secs(30);
-        eventually("the node ends", within, async || child.try_wait().unwrap()).await
+        eventually("the node ends", HANGS, async || child.try_wait().unwrap()).await
     }
 
     /// Its resident memory in bytes.

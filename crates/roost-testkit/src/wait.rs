@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-/// Longer than anything takes that works, on a machine that is busy.
-const HANGS: Duration = Duration::from_secs(30);
+/// Longer than anything takes that works, on a machine that is busy with other things: what takes longer
+/// hangs. For what has no time of its own.
+pub const HANGS: Duration = Duration::from_secs(120);
 /// Between two questions.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// What the future gives.
 ///
 /// # Panics
-/// If it takes more than 30 s: something hangs.
+/// If it takes more than [`HANGS`]: something hangs.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     let waited = timeout(HANGS, future).await;
     waited.unwrap_or_else(|_| panic!("waited {HANGS:?} in vain for {what}"))

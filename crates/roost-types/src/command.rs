@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::{CommandId, DeviceKey, Headers, Payload, SessionId, UnixMillis};
+use crate::{CommandId, DeviceKey, Headers, Payload, SessionId, TraceContext, UnixMillis};
 
 /// How long a command lives where the caller says nothing.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(60);
 /// How long a command may live at most.
 pub const MAX_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How many attempts a caller may allow at most.
+pub const MAX_ATTEMPTS: u32 = 1_000;
 
 /// Where a command stands.
 ///
@@ -139,6 +142,27 @@ pub struct CommandResult {
     pub payload: Option<Payload>,
     /// What went wrong, where it failed or was rejected.
     pub error: Option<Arc<str>>,
+    /// The store had no room for the payload: the device answered more than is kept.
+    pub payload_dropped: bool,
+}
+
+impl CommandResult {
+    /// A result without payload or error.
+    pub fn new(status: ResultStatus) -> Self {
+        Self { status, payload: None, error: None, payload_dropped: false }
+    }
+}
+
+/// What a device said of a command that had ended already: kept beside the end, which it does not
+/// change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LateResult {
+    /// The last of them.
+    pub result: CommandResult,
+    /// When it reached the hub.
+    pub time: UnixMillis,
+    /// How many there were that differ from what was recorded before each.
+    pub count: u32,
 }
 
 /// One step that a command took.
@@ -161,14 +185,36 @@ pub struct CommandSpec {
     pub payload: Option<Payload>,
     /// What travels with it.
     pub headers: Headers,
+    /// Within which its first delivery keeps its place; `None` for the device's one order.
+    pub ordering_key: Option<Arc<str>>,
+    /// How many attempts it has before it is given up as `Dead`; 0 for as many as its time allows.
+    pub max_attempts: u32,
     /// When it is over, by hub time.
     pub expires: UnixMillis,
+    /// The recorded trace that it belongs to, if any: what happened last on its way to the device. No
+    /// part of what is asked.
+    pub trace: Option<TraceContext>,
 }
 
 impl CommandSpec {
+    /// A command without payload, headers, ordering key or bound on its attempts.
+    pub fn new(id: CommandId, name: impl Into<Arc<str>>, expires: UnixMillis) -> Self {
+        Self {
+            id,
+            name: name.into(),
+            payload: None,
+            headers: Headers::new(),
+            ordering_key: None,
+            max_attempts: 0,
+            expires,
+            trace: None,
+        }
+    }
+
     /// A digest of what is asked: two specs with one id and one digest are the same command.
     ///
-    /// The expiry is left out, since a retry with the same `ttl` computes another one.
+    /// The expiry is left out, since a retry with the same `ttl` computes another one; so is the trace,
+    /// since each call has its own.
     pub fn digest(&self) -> [u8; 16] {
         let mut hash = Sha256::new();
         let mut part = |bytes: &[u8]| {
@@ -183,6 +229,15 @@ impl CommandSpec {
         for (name, value) in &self.headers {
             part(name.as_bytes());
             part(value.as_bytes());
+        }
+        // Left out where they are not given: the digest of a plain command is as it always was.
+        if let Some(key) = &self.ordering_key {
+            part(b"ordering_key");
+            part(key.as_bytes());
+        }
+        if self.max_attempts > 0 {
+            part(b"max_attempts");
+            part(&self.max_attempts.to_be_bytes());
         }
         let whole: [u8; 32] = hash.finalize().into();
         let mut half = [0; 16];
@@ -202,7 +257,9 @@ pub struct Command {
     pub seq: u64,
     /// Where it stands.
     pub state: CommandState,
-    /// How often it was handed to a session; 0 before the first time.
+    /// Which attempt this is; 0 before the first. A new one begins where a session was lost after the
+    /// device had received the command, or while it was the oldest that the device had not
+    /// acknowledged; what was only on its way is handed out again under the same number.
     pub attempt: u32,
     /// The session that it was handed to last.
     pub session: Option<SessionId>,
@@ -214,6 +271,12 @@ pub struct Command {
     pub progress: Option<Progress>,
     /// How it ended, where a device ended it.
     pub result: Option<CommandResult>,
+    /// What the device said after the end.
+    pub late: Option<LateResult>,
+    /// The command that took its place, where it was dead and driven again.
+    pub redriven_as: Option<CommandId>,
+    /// Grows with every change of the record.
+    pub revision: u64,
 }
 
 impl Command {
@@ -230,11 +293,8 @@ mod tests {
 
     fn spec(name: &str, payload: Option<Payload>) -> CommandSpec {
         CommandSpec {
-            id: CommandId::new("c1").unwrap(),
-            name: name.into(),
             payload,
-            headers: vec![],
-            expires: UnixMillis(1),
+            ..CommandSpec::new(CommandId::new("c1").unwrap(), name, UnixMillis(1))
         }
     }
 
@@ -257,10 +317,15 @@ mod tests {
         let one = spec("reboot", json("{}"));
         let mut later = one.clone();
         later.expires = UnixMillis(99);
+        later.trace = TraceContext::from_bytes(&[1; 25]);
         assert_eq!(one.digest(), later.digest());
         assert_ne!(one.digest(), spec("reboot", json("{ }")).digest());
         assert_ne!(one.digest(), spec("reboot", None).digest());
         assert_ne!(one.digest(), spec("reboot{}", None).digest());
         assert_ne!(one.digest(), spec("reboot", Some(Payload::text("{}".into()))).digest());
+        let keyed = CommandSpec { ordering_key: Some("k".into()), ..one.clone() };
+        let bounded = CommandSpec { max_attempts: 3, ..one.clone() };
+        assert_ne!(one.digest(), keyed.digest());
+        assert_ne!(one.digest(), bounded.digest());
     }
 }

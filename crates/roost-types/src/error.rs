@@ -49,6 +49,8 @@ codes! {
     BadMessage, "BAD_MESSAGE", "bad_message", close Some(4400), grpc 3, retry false;
     /// The message has a `type` that this hub does not know.
     UnknownType, "UNKNOWN_TYPE", "unknown_type", close None, grpc 3, retry false;
+    /// There is no such method of the gRPC services, or not in this version.
+    UnknownMethod, "UNKNOWN_METHOD", "unknown_method", close None, grpc 12, retry false;
     /// A field that is needed is absent.
     FieldMissing, "FIELD_MISSING", "field_missing", close None, grpc 3, retry false;
     /// A field has a value that it cannot have.
@@ -101,6 +103,10 @@ codes! {
     NotFound, "NOT_FOUND", "not_found", close None, grpc 5, retry false;
     /// The command id is taken by a command with another body.
     AlreadyExists, "ALREADY_EXISTS", "already_exists", close None, grpc 6, retry false;
+    /// The command has not ended as DEAD, so it cannot be driven again.
+    NotDead, "NOT_DEAD", "not_dead", close None, grpc 9, retry false;
+    /// More durability is asked than the hub is set up for.
+    DurabilityUnsupported, "DURABILITY_UNSUPPORTED", "durability_unsupported", close None, grpc 9, retry false;
     /// The device's mailbox is at its cap; nothing accepted is ever trimmed to make room.
     QueueFull, "QUEUE_FULL", "queue_full", close None, grpc 8, retry true;
     /// The store has no memory left for what is new.

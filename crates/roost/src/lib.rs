@@ -3,4 +3,6 @@
 pub mod cli;
 pub mod config;
 pub mod hub;
+mod redis;
 pub mod simulated;
+mod tls;

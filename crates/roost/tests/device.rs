@@ -33,7 +33,7 @@ fn options(hub: &RunningHub, device: &str) -> DeviceOptions {
 }
 
 async fn next(events: &mut DeviceEvents) -> DeviceEvent {
-    let waited = tokio::time::timeout(Duration::from_secs(20), events.recv());
+    let waited = tokio::time::timeout(Duration::from_secs(60), events.recv());
     waited.await.expect("something happens").expect("the device lives")
 }
 

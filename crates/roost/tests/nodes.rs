@@ -14,7 +14,8 @@ use roost_proto::control::v1 as pb;
 use roost_proto::control::v1::watch_devices_response::Event;
 use roost_types::NodeId;
 
-const LEASE: Duration = Duration::from_secs(1);
+/// So long that a machine that is busy with other things does not let the living miss it.
+const LEASE: Duration = Duration::from_secs(6);
 
 fn store() -> Arc<MemoryHub> {
     let settings = StoreSettings { lease: LEASE, ..StoreSettings::default() };

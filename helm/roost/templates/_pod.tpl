@@ -28,6 +28,53 @@ seccompProfile: {type: RuntimeDefault}
     items: [{key: {{ .key | quote }}, path: {{ .path | quote }}}]
 {{- end -}}
 
+{{/* The URL of Redis and what belongs to it, as files. */}}
+{{- define "roost.redisVolumes" -}}
+{{- $redis := .Values.redis -}}
+- name: redis
+  secret:
+    secretName: {{ include "roost.redisSecret" . }}
+    defaultMode: 0440
+    items:
+      - {key: {{ ternary $redis.key "url" (ne $redis.existingSecret "") | quote }}, path: "url"}
+      {{- with $redis.sentinel.passwordKey }}
+      - {key: {{ . | quote }}, path: "sentinel-password"}
+      {{- end }}
+{{- with $redis.tls }}
+{{- if .existingSecret }}
+- name: redis-tls
+  secret:
+    secretName: {{ .existingSecret }}
+    defaultMode: 0440
+    items:
+      {{- with .caKey }}
+      - {key: {{ . | quote }}, path: "ca.crt"}
+      {{- end }}
+      {{- with .certKey }}
+      - {key: {{ . | quote }}, path: "tls.crt"}
+      {{- end }}
+      {{- with .keyKey }}
+      - {key: {{ . | quote }}, path: "tls.key"}
+      {{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* A certificate and its key as files, which change with the Secret. Takes the role's values. */}}
+{{- define "roost.tlsVolume" -}}
+{{- with .tls }}
+{{- if .existingSecret }}
+- name: tls
+  secret:
+    secretName: {{ .existingSecret }}
+    defaultMode: 0440
+    items:
+      - {key: {{ .certKey | quote }}, path: "tls.crt"}
+      - {key: {{ .keyKey | quote }}, path: "tls.key"}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{/* The spread constraints, each with the labels to select by. Takes root, role. */}}
 {{- define "roost.spread" -}}
 {{- $selector := dict "matchLabels" (include "roost.selector" (dict "root" .root "component" .role) | fromYaml) -}}
@@ -41,6 +88,8 @@ seccompProfile: {type: RuntimeDefault}
 {{- $root := .root -}}
 {{- $values := index $root.Values .role -}}
 {{- $edge := eq .role "edge" -}}
+{{- $tls := ne $values.tls.existingSecret "" -}}
+{{- $plain := or (not $edge) (not $tls) $values.tls.plain -}}
 metadata:
   # No chart version among them: a change of the chart alone must not send devices away.
   labels:
@@ -97,12 +146,17 @@ spec:
         - name: POD_IP
           valueFrom: {fieldRef: {fieldPath: status.podIP}}
         - name: ROOST_NODE__ADDRESS
-          value: $(POD_IP):{{ ternary 7080 7050 $edge }}
+          value: $(POD_IP):{{ ternary (ternary 7080 7443 $plain) 7050 $edge }}
         {{- with $values.extraEnv }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
       ports:
+        {{- if $plain }}
         - {name: {{ ternary "devices" "grpc" $edge }}, containerPort: {{ ternary 7080 7050 $edge }}, protocol: TCP}
+        {{- end }}
+        {{- if and $edge $tls }}
+        - {name: devices-tls, containerPort: 7443, protocol: TCP}
+        {{- end }}
         - {name: admin, containerPort: 7090, protocol: TCP}
       startupProbe:
         httpGet: {path: /livez, port: admin}
@@ -125,7 +179,13 @@ spec:
       volumeMounts:
         - {name: config, mountPath: /etc/roost/roost.toml, subPath: roost.toml, readOnly: true}
         - {name: redis, mountPath: /etc/roost/redis, readOnly: true}
+        {{- if $root.Values.redis.tls.existingSecret }}
+        - {name: redis-tls, mountPath: /etc/roost/redis-tls, readOnly: true}
+        {{- end }}
         - {name: auth, mountPath: /etc/roost/auth, readOnly: true}
+        {{- if $tls }}
+        - {name: tls, mountPath: /etc/roost/tls, readOnly: true}
+        {{- end }}
         {{- with $values.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -133,11 +193,14 @@ spec:
     - name: config
       configMap:
         name: {{ include "roost.fullname" $root }}-{{ .role }}
-    {{- include "roost.secretVolume" (dict "name" "redis" "secret" (include "roost.redisSecret" $root) "key" (ternary $root.Values.redis.key "url" (ne $root.Values.redis.existingSecret "")) "path" "url") | nindent 4 }}
+    {{- include "roost.redisVolumes" $root | nindent 4 }}
     {{- if $edge }}
     {{- include "roost.secretVolume" (dict "name" "auth" "secret" (include "roost.tokenKeySecret" $root) "key" $root.Values.auth.tokenKey.key "path" "token.key") | nindent 4 }}
     {{- else }}
     {{- include "roost.secretVolume" (dict "name" "auth" "secret" (include "roost.apiKeysSecret" $root) "key" $root.Values.auth.apiKeys.key "path" "api.key") | nindent 4 }}
+    {{- end }}
+    {{- with include "roost.tlsVolume" $values | trim }}
+    {{- . | nindent 4 }}
     {{- end }}
     {{- with $values.extraVolumes }}
     {{- toYaml . | nindent 4 }}

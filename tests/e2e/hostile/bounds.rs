@@ -1,9 +1,7 @@
 //! What is without end or too much: the hub's memory and the neighbours stay as they are.
 
-use std::time::Duration;
-
-use roost_testkit::eventually;
 use roost_testkit::raw::{Seen, fragment};
+use roost_testkit::{HANGS, eventually};
 use roost_wire::ws::Opcode;
 
 use super::Scene;
@@ -87,6 +85,6 @@ async fn a_device_that_never_reads_is_closed_and_what_it_missed_is_counted() {
         (closed == 1.0 && metrics.sum("roost_messages_dropped_total", &[]) >= 1.0).then_some(())
     };
     // At the latest 30 s after the queue was first not empty, and a margin.
-    eventually("the device is closed", Duration::from_secs(40), ended).await;
+    eventually("the device is closed", HANGS, ended).await;
     scene.end().await;
 }

@@ -121,8 +121,9 @@ async fn bad_handshakes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handshake_that_drips_in_is_closed() {
-    /// What is promised, with what a busy machine may take on top.
-    const CLOSED_WITHIN: Duration = Duration::from_millis(5_000 + 1_000);
+    /// What is promised, with what a machine that is busy with other things may take on top. Without
+    /// the limit it would drip for minutes.
+    const CLOSED_WITHIN: Duration = Duration::from_secs(5 + 55);
     let scene = Scene::start().await;
     let request = upgrade_request(&scene.keys.token("bad"));
     let began = Instant::now();

@@ -19,6 +19,9 @@ pub(crate) struct Order {
     id: CommandId,
     ttl: u64,
     attempts: u32,
+    /// How often the hub may try; 0 for as often as it likes.
+    max_attempts: u32,
+    key: Option<&'static str>,
 }
 
 // === impl World ===
@@ -31,7 +34,13 @@ impl World {
         let id = CommandId::new(format!("c{}", order - order % 2)).expect("a short name is an id");
         let device = (self.rng.index(2) + 2 * (order % 2)) % self.devices.len();
         let ttl = self.rng.between(TTL.0, TTL.1);
-        self.orders.push(Order { device, id, ttl, attempts: 0 });
+        let max_attempts = if self.rng.happens(300) { self.rng.between(1, 4) } else { 0 };
+        let max_attempts = u32::try_from(max_attempts).expect("a few attempts");
+        let key = [None, None, Some("k1"), Some("k2")][self.rng.index(4)];
+        if self.rng.happens(self.rates().poison) {
+            self.devices[device].poison.insert(id.clone());
+        }
+        self.orders.push(Order { device, id, ttl, attempts: 0, max_attempts, key });
         let at = self.rng.between(100, CHAOS);
         self.after(at, Happening::Send(order));
         if self.rng.happens(150) {
@@ -61,16 +70,17 @@ impl World {
         let expires = UnixMillis(self.now + it.ttl);
         let body = format!("body of order {order}");
         let spec = CommandSpec {
-            id: it.id.clone(),
-            name: "do".into(),
             payload: Some(Payload::text(Text::from(&*body))),
-            headers: Vec::new(),
-            expires,
+            ordering_key: it.key.map(Into::into),
+            max_attempts: it.max_attempts,
+            ..CommandSpec::new(it.id.clone(), "do", expires)
         };
+        let key = it.key.unwrap_or_default();
         let device = self.devices[it.device].key.clone();
         let op = self.next_op();
         let event = self.about(Kind::Send, order).op(op);
-        self.note(Event { body: body.into(), expires_ms: Some(expires.0), ..event });
+        let (body, key) = (body.into(), key.into());
+        self.note(Event { body, key, expires_ms: Some(expires.0), ..event });
         self.call(Purpose::Send { order, op }, Request::Enqueue(device, spec));
     }
 
@@ -142,13 +152,13 @@ impl World {
             return;
         };
         match enqueued {
-            Enqueued::Accepted { command, dispatch } => {
+            Enqueued::Accepted { command, dispatch, .. } => {
                 self.accepted(op, &command, true);
                 if let Some(Dispatch { node, session, prev }) = dispatch {
                     self.tell(&node, AtEdge::Push { session, command, prev }, 0);
                 }
             }
-            Enqueued::Existing(command) => self.accepted(op, &command, false),
+            Enqueued::Existing { command, .. } => self.accepted(op, &command, false),
             Enqueued::Conflict | Enqueued::QueueFull { .. } => {
                 self.note(Event::answer(Kind::Fail, op));
             }

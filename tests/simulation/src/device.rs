@@ -51,6 +51,8 @@ pub(crate) struct Device {
     number: u64,
     edge: usize,
     welcome: bool,
+    /// Commands that crash it, every time.
+    pub(crate) poison: BTreeSet<CommandId>,
     /// Commands that it began.
     begun: BTreeSet<CommandId>,
     /// Results by command, with the operation in the history; `None` once acknowledged.
@@ -70,6 +72,7 @@ impl Device {
             number: 0,
             edge: 0,
             welcome: false,
+            poison: BTreeSet::new(),
             begun: BTreeSet::new(),
             results: BTreeMap::new(),
         }
@@ -154,6 +157,9 @@ impl World {
             ..event.command(spec.id.as_str()).session(&session)
         };
         self.note(event);
+        if self.devices[device].poison.contains(&spec.id) {
+            return self.leave(device);
+        }
         let late = self.now >= spec.expires.0;
         if self.devices[device].begun.contains(&spec.id) {
             // It had this one: what it answered it answers again.

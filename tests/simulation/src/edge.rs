@@ -238,7 +238,7 @@ impl World {
                 self.call(Purpose::Tell { edge, session }, request);
             }
             FromDevice::Result(id, status) => {
-                let result = CommandResult { status, payload: None, error: None };
+                let result = CommandResult::new(status);
                 let request = Request::Report(key, session, id.clone(), Report::Result(result));
                 self.call(Purpose::Result { edge, session, id }, request);
             }

@@ -50,6 +50,8 @@ pub struct Rates {
     pub failover: u64,
     /// Every 100 ms: a device leaves for another edge.
     pub moves: u64,
+    /// A command crashes its device every time.
+    pub poison: u64,
 }
 
 impl Default for Rates {
@@ -65,6 +67,7 @@ impl Default for Rates {
             cut: 15,
             failover: 12,
             moves: 60,
+            poison: 40,
         }
     }
 }

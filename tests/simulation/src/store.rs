@@ -10,7 +10,8 @@ use futures_util::FutureExt;
 use roost_checker::{Event, Kind};
 use roost_cluster::{
     Batch, Cancelled, Claimed, Enqueued, Initiator, LastClose, ManualClock, MemoryHub, NodeInfo,
-    NodeRef, Report, Reported, Revalidated, Roles, SessionClaim, Store, StoreError, SweepFinding,
+    NodeRef, Offer, Report, Reported, Revalidated, Roles, SessionClaim, Store, StoreError,
+    SweepFinding,
 };
 use roost_types::{Command, CommandId, CommandSpec, DeviceKey, NodeId, SessionId, UnixMillis};
 
@@ -194,7 +195,7 @@ impl Engine {
                 now(sessions.revalidate(claims)).map(|all| Reply::Revalidated(all[0]))
             }
             Request::Enqueue(device, spec) => {
-                now(mail.enqueue(device, spec, None)).map(Reply::Enqueued)
+                now(mail.enqueue(device, Offer::new(spec))).map(Reply::Enqueued)
             }
             Request::Read(device, session, after) => {
                 let session = self.session(device, *session);

@@ -233,6 +233,7 @@ impl World {
             cut: 0,
             failover: 0,
             moves: 0,
+            poison: 0,
         }
     }
 

@@ -3,7 +3,10 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
@@ -12,11 +15,11 @@ use roost_wire::device::{
     FromDevice, HelloSubscription, PayloadLimits, ToDevice, WelcomeLimits, json,
 };
 use roost_wire::ws::{Decoder, Event, FrameHead, Limits, Opcode, Role};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::Instant;
 
 use super::handshake::{self, Url};
+use super::stream::Stream;
 use super::{Closed, ClosedBy, OpenError};
 
 /// The most bytes of one message from the hub: 64 messages of a batch, each with a payload at its
@@ -55,10 +58,12 @@ pub struct Welcome {
 
 /// One connection, welcomed by the hub.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     decoder: Decoder,
     /// Encoded, not written yet.
     out: BytesMut,
+    /// Whether TLS may hold some of what was written.
+    unflushed: bool,
     /// Decoded, not handed out yet.
     inbox: VecDeque<ToDevice>,
     /// Set once the end is known; handed out when the inbox is empty.
@@ -99,6 +104,7 @@ impl Connection {
             stream: upgraded.stream,
             decoder: Decoder::new(Role::Client, Limits::new(MAX_MESSAGE)),
             out: BytesMut::new(),
+            unflushed: false,
             inbox: VecDeque::new(),
             closed: None,
             heard: Instant::now(),
@@ -146,7 +152,7 @@ impl Connection {
 
     /// Whether something waits to be written.
     pub fn has_queued(&self) -> bool {
-        !self.out.is_empty()
+        !self.out.is_empty() || self.unflushed
     }
 
     /// The next thing that the hub says. Writes what is in line meanwhile, and answers pings.
@@ -160,7 +166,7 @@ impl Connection {
             if let Some(closed) = &self.closed {
                 return Err(closed.clone());
             }
-            if let Err(error) = self.turn(Interest::READABLE).await {
+            if let Err(error) = poll_fn(|cx| self.poll_turn(cx, true)).await {
                 self.closed = Some(Closed::network(error));
             }
         }
@@ -169,7 +175,7 @@ impl Connection {
     /// Writes what is in line, without reading. Cancel safe.
     pub async fn flush(&mut self) -> Result<(), Closed> {
         while self.has_queued() && self.closed.is_none() {
-            if let Err(error) = self.turn(Interest::WRITABLE).await {
+            if let Err(error) = poll_fn(|cx| self.poll_turn(cx, false)).await {
                 self.closed = Some(Closed::network(error));
             }
         }
@@ -189,39 +195,43 @@ impl Connection {
         }
     }
 
-    /// One step of input or output, as the socket allows.
-    async fn turn(&mut self, wanted: Interest) -> io::Result<()> {
-        let writing = if self.has_queued() { wanted | Interest::WRITABLE } else { wanted };
-        let ready = self.stream.ready(writing).await?;
-        if ready.is_writable() && self.has_queued() {
-            match self.stream.try_write(&self.out) {
-                Ok(written) => self.out.advance(written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
+    /// One step of input or output, as the socket allows: ready when something moved.
+    fn poll_turn(&mut self, cx: &mut Context<'_>, reading: bool) -> Poll<io::Result<()>> {
+        let wrote = self.poll_write(cx)?.is_ready();
+        let read = reading && self.poll_read(cx)?.is_ready();
+        if wrote || read { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Writes some of what is in line; ready when something was written.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.out.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out))?;
+            self.out.advance(written);
+            self.unflushed = true;
             if self.out.is_empty() {
                 // An idle connection holds no buffer.
                 self.out = BytesMut::new();
             }
+            return Poll::Ready(Ok(()));
         }
-        if ready.is_readable() && wanted.is_readable() {
-            self.read()?;
+        if !self.unflushed {
+            return Poll::Pending;
         }
-        Ok(())
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
     }
 
-    fn read(&mut self) -> io::Result<()> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut buffer = [0; READ_BYTES];
-        match self.stream.try_read(&mut buffer) {
-            Ok(0) => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
-            Ok(read) => {
-                self.heard = Instant::now();
-                self.feed(&mut buffer[..read]);
-                Ok(())
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(error),
+        let mut buffer = ReadBuf::new(&mut buffer);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+        if buffer.filled().is_empty() {
+            return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof)));
         }
+        self.heard = Instant::now();
+        self.feed(buffer.filled_mut());
+        Poll::Ready(Ok(()))
     }
 
     fn feed(&mut self, mut input: &mut [u8]) {
@@ -259,8 +269,16 @@ impl Connection {
                 let payload = code.map_or(vec![], |code| code.to_be_bytes().to_vec());
                 self.queue_frame(Opcode::Close, &payload);
                 // The answer fits into an idle socket; a peer that does not read gets none.
-                if let Err(error) = self.stream.try_write(&self.out) {
-                    tracing::debug!(%error, "could not answer the hub's close");
+                let mut once = Context::from_waker(Waker::noop());
+                while !self.out.is_empty() || self.unflushed {
+                    match self.poll_write(&mut once) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(error)) => {
+                            tracing::debug!(%error, "could not answer the hub's close");
+                            break;
+                        }
+                        Poll::Pending => break,
+                    }
                 }
                 self.closed = Some(Closed {
                     code: code.unwrap_or(1005),

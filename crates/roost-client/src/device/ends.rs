@@ -37,6 +37,9 @@ pub enum OpenError {
     /// The server cannot be reached, or broke the connection off.
     #[error("cannot reach the hub: {0}")]
     Connect(#[from] io::Error),
+    /// No TLS connection came about: which mistake that is.
+    #[error("{0}")]
+    Tls(String),
     /// What answers is not a hub.
     #[error("what answers there is not a Roost hub: {0}")]
     NotRoost(String),

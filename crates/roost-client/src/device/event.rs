@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roost_types::{
-    CommandId, Headers, Message, Payload, Position, ResultStatus, TopicFilter, UnixMillis,
+    CommandId, Headers, Message, Payload, Position, ResultStatus, TopicFilter, TraceContext,
+    UnixMillis,
 };
 
 use roost_wire::device::ToDevice;
@@ -87,6 +88,9 @@ pub struct Outcome {
     pub payload: Option<Payload>,
     /// What went wrong.
     pub error: Option<Arc<str>>,
+    /// The device's span that led to it, where it goes on with the trace that the command's header
+    /// `traceparent` names.
+    pub trace: Option<TraceContext>,
 }
 
 /// The hub did what a request asked.
@@ -162,7 +166,8 @@ impl DeviceEvent {
 impl Outcome {
     /// It was done.
     pub fn succeeded(command_id: CommandId) -> Self {
-        Self { command_id, status: ResultStatus::Succeeded, payload: None, error: None }
+        let status = ResultStatus::Succeeded;
+        Self { command_id, status, payload: None, error: None, trace: None }
     }
 
     /// It was tried, and did not work.
@@ -183,6 +188,13 @@ impl Outcome {
     #[must_use]
     pub fn with_payload(mut self, payload: Option<Payload>) -> Self {
         self.payload = payload;
+        self
+    }
+
+    /// The same as the end of a span of the device's.
+    #[must_use]
+    pub fn with_trace(mut self, trace: Option<TraceContext>) -> Self {
+        self.trace = trace;
         self
     }
 }

@@ -23,6 +23,8 @@ use sha1::{Digest as _, Sha1};
 use tokio::net::TcpStream;
 
 use super::OpenError;
+use super::stream::Stream;
+use crate::tls::{self, Trust};
 
 /// Where devices connect, unless the URL says another path.
 const DEFAULT_PATH: &str = "/v1/connect";
@@ -31,11 +33,14 @@ const REFUSAL_BYTES: usize = 4096;
 /// What RFC 6455 appends to the key before hashing it.
 const ACCEPT_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Where a hub takes devices: `ws://HOST[:PORT][/PATH][?QUERY]`.
+/// Where a hub takes devices: `ws://HOST[:PORT][/PATH][?QUERY]`, or `wss://…` by TLS.
 ///
-/// Without a port 80 is meant, as everywhere; without a path `/v1/connect`.
+/// Without a port 80 or 443 is meant, as everywhere; without a path `/v1/connect`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
+    tls: bool,
+    /// `None`: the system's authorities.
+    trust: Option<Trust>,
     host: String,
     port: u16,
     /// Path and query.
@@ -63,7 +68,7 @@ pub struct Refusal {
 
 /// An upgraded socket, and what came right behind the handshake.
 pub(super) struct Upgraded {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) early: Bytes,
 }
 
@@ -78,6 +83,18 @@ impl Url {
         self
     }
 
+    /// The same URL, where a hub proves itself to these authorities instead of the system's. Without
+    /// TLS it changes nothing.
+    #[must_use]
+    pub fn trusting(mut self, trust: Trust) -> Self {
+        self.trust = Some(trust);
+        self
+    }
+
+    fn host(&self) -> &str {
+        self.host.trim_matches(['[', ']'])
+    }
+
     fn authority(&self) -> String {
         let host = &self.host;
         format!("{host}:{}", self.port)
@@ -90,11 +107,11 @@ impl FromStr for Url {
     fn from_str(text: &str) -> Result<Self, UrlError> {
         let wrong = |problem| UrlError { given: text.to_owned(), problem };
         let uri: Uri = text.parse().map_err(|_| wrong("it is not a URL"))?;
-        match uri.scheme_str() {
-            Some("ws") => {}
-            Some("wss") => return Err(wrong("this client cannot do TLS yet")),
-            _ => return Err(wrong("it does not start with ws://")),
-        }
+        let (tls, port) = match uri.scheme_str() {
+            Some("ws") => (false, 80),
+            Some("wss") => (true, 443),
+            _ => return Err(wrong("it does not start with ws:// or wss://")),
+        };
         let host = uri.host().filter(|host| !host.is_empty());
         let path = match uri.path() {
             "" | "/" => DEFAULT_PATH,
@@ -102,8 +119,10 @@ impl FromStr for Url {
         };
         let query = uri.query().map(|query| format!("?{query}"));
         Ok(Self {
+            tls,
+            trust: None,
             host: host.ok_or_else(|| wrong("it names no host"))?.to_owned(),
-            port: uri.port_u16().unwrap_or(80),
+            port: uri.port_u16().unwrap_or(port),
             target: format!("{path}{}", query.unwrap_or_default()),
         })
     }
@@ -111,7 +130,8 @@ impl FromStr for Url {
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ws://{}:{}{}", self.host, self.port, self.target)
+        let scheme = if self.tls { "wss" } else { "ws" };
+        write!(f, "{scheme}://{}:{}{}", self.host, self.port, self.target)
     }
 }
 
@@ -129,8 +149,7 @@ impl fmt::Display for Refusal {
 
 /// Connects and upgrades. Cancel safe: dropping it closes the socket.
 pub(super) async fn upgrade(url: &Url, token: Option<&str>) -> Result<Upgraded, OpenError> {
-    let stream = TcpStream::connect((url.host.trim_matches(['[', ']']), url.port)).await?;
-    stream.set_nodelay(true)?;
+    let stream = connect(url).await?;
     let key = random_key();
     let request = request(url, token, &key)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
@@ -145,8 +164,25 @@ pub(super) async fn upgrade(url: &Url, token: Option<&str>) -> Result<Upgraded, 
     };
     let (upgraded, _) = tokio::join!(exchange, connection.with_upgrades());
     let parts =
-        upgraded?.downcast::<TokioIo<TcpStream>>().expect("the connection was made over this type");
+        upgraded?.downcast::<TokioIo<Stream>>().expect("the connection was made over this type");
     Ok(Upgraded { stream: parts.io.into_inner(), early: parts.read_buf })
+}
+
+async fn connect(url: &Url) -> Result<Stream, OpenError> {
+    let socket = TcpStream::connect((url.host(), url.port)).await?;
+    socket.set_nodelay(true)?;
+    if !url.tls {
+        return Ok(Stream::Tcp(socket));
+    }
+    let trust = url.trust.clone().map_or_else(Trust::system, Ok);
+    let trust = trust.map_err(|error| OpenError::Tls(error.to_string()))?;
+    match trust.connect(url.host(), socket).await {
+        Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+        Err(error) => Err(match tls::explain(&error, "ws://") {
+            Some(mistake) => OpenError::Tls(mistake),
+            None => OpenError::Connect(error),
+        }),
+    }
 }
 
 fn broken(error: hyper::Error) -> OpenError {

@@ -9,6 +9,7 @@ mod handshake;
 mod outcomes;
 mod retry;
 mod session;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod worker;

@@ -47,6 +47,7 @@ impl Outcomes {
                 status: outcome.status,
                 payload: outcome.payload,
                 error: outcome.error,
+                trace: outcome.trace,
             }
         };
         self.0.iter_mut().filter(is_due).map(send).collect()

@@ -52,7 +52,10 @@ impl Retry {
     pub fn of_open(error: &OpenError) -> Self {
         match error {
             OpenError::Url(_) | OpenError::NotRoost(_) => Self::Never,
-            OpenError::Connect(_) | OpenError::Timeout => Self::After(Duration::ZERO),
+            // Certificates are renewed, and clocks are set right.
+            OpenError::Connect(_) | OpenError::Tls(_) | OpenError::Timeout => {
+                Self::After(Duration::ZERO)
+            }
             OpenError::Closed(closed) => Self::of_close(closed, None),
             OpenError::Refused(refusal) => match refusal.status {
                 401 => Self::WithNewCredential,

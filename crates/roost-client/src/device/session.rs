@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::worker::{Op, Worker};
 use super::{Ack, Backoff, DeviceEvent, Outcome, RequestError, Url, UrlError};
+use crate::Trust;
 
 /// Requests under way between the user and the worker; while offline they wait here.
 const OPS: usize = 64;
@@ -66,6 +67,13 @@ impl DeviceOptions {
             backoff: Backoff::default(),
             reconnect: true,
         })
+    }
+
+    /// Believes a hub that proves itself to these authorities, instead of the system's; for `wss://`.
+    #[must_use]
+    pub fn trusting(mut self, trust: Trust) -> Self {
+        self.url = self.url.trusting(trust);
+        self
     }
 
     /// With this credential. When the hub no longer takes it, the device stops.

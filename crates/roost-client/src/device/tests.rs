@@ -14,6 +14,8 @@ fn a_url_is_completed_or_refused_with_an_example() {
     for (given, meant) in [
         ("ws://hub:7080", "ws://hub:7080/v1/connect"),
         ("ws://hub", "ws://hub:80/v1/connect"),
+        ("wss://hub", "wss://hub:443/v1/connect"),
+        ("wss://hub:7443/", "wss://hub:7443/v1/connect"),
         ("ws://[::1]:7080/", "ws://[::1]:7080/v1/connect"),
         ("ws://hub:1/v1/echo", "ws://hub:1/v1/echo"),
         ("ws://hub:1?device=a", "ws://hub:1/v1/connect?device=a"),
@@ -25,7 +27,7 @@ fn a_url_is_completed_or_refused_with_an_example() {
         url.with_query("tenant", "b").to_string(),
         "ws://hub:1/v1/connect?device=a&tenant=b"
     );
-    for bad in ["", "hub:7080", "http://hub:7080", "wss://hub", "ws://"] {
+    for bad in ["", "hub:7080", "http://hub:7080", "wss://", "ws://"] {
         let error = bad.parse::<Url>().unwrap_err().to_string();
         assert!(error.contains("ws://127.0.0.1:7080"), "{bad}: {error}");
     }

@@ -146,7 +146,7 @@ pub async fn node_events_arrive_as_sent<F: Future<Output = Fixture>>(
     let session = SessionId::random();
     fx.connect(&key).await;
     let spec = spec(&fx.store_a, "c", MINUTE);
-    let enqueued = fx.store_a.mailboxes.enqueue(&key, &spec, None).await.unwrap();
+    let enqueued = fx.store_a.mailboxes.enqueue(&key, crate::Offer::new(&spec)).await.unwrap();
     let Enqueued::Accepted { command, .. } = enqueued else {
         panic!("{enqueued:?}");
     };
@@ -158,6 +158,9 @@ pub async fn node_events_arrive_as_sent<F: Future<Output = Fixture>>(
         NodeEvent::ReplacedDone { session },
         NodeEvent::Disconnect { device: key.clone(), session, reason: "bye".into() },
         NodeEvent::CommandUpdate(command),
+        NodeEvent::DrainNode { over: MINUTE },
+        NodeEvent::UndrainNode,
+        NodeEvent::Rebalance { surplus: 7, over: MINUTE },
     ] {
         fx.store_a.bus.send(&fx.b, &event).await.unwrap();
         assert_eq!(node_event(&mut b).await, event);

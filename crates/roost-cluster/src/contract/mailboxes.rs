@@ -9,46 +9,51 @@ use roost_types::{
 };
 
 use super::{
-    Fixture, MINUTE, claim, close, command_id, device, eventually, settings, spec, tenant,
+    Fixture, MINUTE, before_its_end, claim, close, command_id, device, eventually, settings, spec,
+    tenant,
 };
 use crate::{
-    Cancelled, Dispatch, Enqueued, PageRequest, Report, Reported, Store, StoreError, StoreSettings,
-    SweepFinding,
+    Cancelled, CommandFilter, Dispatch, Enqueued, Offer, PageRequest, Report, Reported, Store,
+    StoreError, StoreSettings, SweepFinding, Tally,
 };
 
-fn succeeded() -> Report {
+pub(super) fn succeeded() -> Report {
     Report::Result(CommandResult {
-        status: ResultStatus::Succeeded,
         payload: Some(Payload::json(Text::from("[1, 2]"))),
-        error: None,
+        ..CommandResult::new(ResultStatus::Succeeded)
     })
 }
 
-async fn enqueue(
+pub(super) async fn enqueue(
     store: &Store,
     key: &DeviceKey,
     spec: &CommandSpec,
 ) -> (Command, Option<Dispatch>) {
-    match store.mailboxes.enqueue(key, spec, None).await.unwrap() {
-        Enqueued::Accepted { command, dispatch } => (*command, dispatch),
+    match store.mailboxes.enqueue(key, Offer::new(spec)).await.unwrap() {
+        Enqueued::Accepted { command, dispatch, .. } => (*command, dispatch),
         other => panic!("not accepted: {other:?}"),
     }
 }
 
-async fn send(fx: &Fixture, key: &DeviceKey, id: &str) -> (Command, Option<Dispatch>) {
+pub(super) async fn send(fx: &Fixture, key: &DeviceKey, id: &str) -> (Command, Option<Dispatch>) {
     enqueue(&fx.store_a, key, &spec(&fx.store_a, id, MINUTE)).await
 }
 
-async fn read(fx: &Fixture, key: &DeviceKey, session: SessionId, after: u64) -> Vec<Command> {
+pub(super) async fn read(
+    fx: &Fixture,
+    key: &DeviceKey,
+    session: SessionId,
+    after: u64,
+) -> Vec<Command> {
     fx.store_a.mailboxes.read(key, session, after).await.unwrap().commands
 }
 
-async fn state(fx: &Fixture, key: &DeviceKey, id: &str) -> S {
+pub(super) async fn state(fx: &Fixture, key: &DeviceKey, id: &str) -> S {
     let found = fx.store_b.mailboxes.get(key, &command_id(id), None).await.unwrap();
     found.unwrap().state
 }
 
-async fn report(
+pub(super) async fn report(
     fx: &Fixture,
     key: &DeviceKey,
     session: SessionId,
@@ -59,7 +64,7 @@ async fn report(
     mail.report(key, session, &command_id(id), report).await.unwrap()
 }
 
-fn ids(commands: &[Command]) -> Vec<&str> {
+pub(super) fn ids(commands: &[Command]) -> Vec<&str> {
     commands.iter().map(|command| command.spec.id.as_str()).collect()
 }
 
@@ -84,7 +89,7 @@ pub async fn a_command_waits_for_its_device<F: Future<Output = Fixture>>(
     assert_eq!(claimed.pending, 3);
     let batch = fx.store_b.mailboxes.read(&key, claim.session, 0).await.unwrap();
     assert_eq!(ids(&batch.commands), ["c1", "c2", "c3"]);
-    assert!(!batch.more && batch.expired.is_empty());
+    assert!(!batch.more && batch.ended.is_empty());
     for command in &batch.commands {
         assert_eq!((command.state, command.attempt), (S::Dispatched, 1));
         assert_eq!(command.session, Some(claim.session));
@@ -174,13 +179,20 @@ pub async fn the_end_of_a_commands_time_opens_the_window<F: Future<Output = Fixt
     make: impl Fn(StoreSettings) -> F,
 ) {
     let fx = make(StoreSettings { window: 1, ..settings() }).await.joined().await;
-    let key = device("d");
-    let session = fx.connect(&key).await;
-    let brief = spec(&fx.store_a, "brief", Duration::from_millis(200));
-    let (first, dispatch) = enqueue(&fx.store_a, &key, &brief).await;
+    let mut tries = 0;
+    let (key, session, first, dispatch, held_back) = before_its_end(&fx.store_a, async |ttl| {
+        tries += 1;
+        let key = device(&format!("d{tries}"));
+        let session = fx.connect(&key).await;
+        let brief = spec(&fx.store_a, "brief", ttl);
+        let (first, dispatch) = enqueue(&fx.store_a, &key, &brief).await;
+        report(&fx, &key, session, "brief", &Report::Sent).await;
+        let held_back = send(&fx, &key, "next").await.1;
+        (brief.expires, (key, session, first, dispatch, held_back))
+    })
+    .await;
     assert!(dispatch.is_some());
-    report(&fx, &key, session, "brief", &Report::Sent).await;
-    assert_eq!(send(&fx, &key, "next").await.1, None);
+    assert_eq!(held_back, None);
     until_to_be_read(&fx, &key, session).await;
     assert_eq!(state(&fx, &key, "brief").await, S::Expired);
     assert_eq!(ids(&read(&fx, &key, session, first.seq).await), ["next"]);
@@ -194,19 +206,23 @@ pub async fn one_id_is_one_command<F: Future<Output = Fixture>>(make: impl Fn(St
     let (first, _) = enqueue(&fx.store_a, &key, &spec).await;
     let mut again = spec.clone();
     again.expires = again.expires.plus(MINUTE);
-    let Enqueued::Existing(found) = mail.enqueue(&key, &again, None).await.unwrap() else {
+    let Enqueued::Existing { command: found, .. } =
+        mail.enqueue(&key, Offer::new(&again)).await.unwrap()
+    else {
         panic!("the same command again");
     };
     assert_eq!(*found, first);
     let mut other = spec.clone();
     other.name = "explode".into();
-    assert_eq!(mail.enqueue(&key, &other, None).await.unwrap(), Enqueued::Conflict);
+    assert_eq!(mail.enqueue(&key, Offer::new(&other)).await.unwrap(), Enqueued::Conflict);
     let (elsewhere, _) = enqueue(&fx.store_a, &device("e"), &other).await;
     assert_eq!(elsewhere.spec, other);
     let session = fx.connect(&key).await;
     assert_eq!(ids(&read(&fx, &key, session, 0).await), ["c1"]);
     report(&fx, &key, session, "c1", &succeeded()).await;
-    let Enqueued::Existing(found) = mail.enqueue(&key, &spec, None).await.unwrap() else {
+    let Enqueued::Existing { command: found, .. } =
+        mail.enqueue(&key, Offer::new(&spec)).await.unwrap()
+    else {
         panic!("the same command after its end");
     };
     assert_eq!(found.state, S::Succeeded);
@@ -226,7 +242,7 @@ pub async fn a_full_mailbox_refuses_and_recovers<F: Future<Output = Fixture>>(
     }
     let fourth = spec(&fx.store_a, "c4", MINUTE);
     let size = fourth.payload.as_ref().unwrap().len() as u64;
-    let refused = mail.enqueue(&key, &fourth, None).await.unwrap();
+    let refused = mail.enqueue(&key, Offer::new(&fourth)).await.unwrap();
     assert_eq!(refused, Enqueued::QueueFull { commands: 3, bytes: 3 * size });
     assert_eq!(mail.get(&key, &command_id("c4"), None).await.unwrap(), None);
     report(&fx, &key, session, "c2", &succeeded()).await;
@@ -235,7 +251,7 @@ pub async fn a_full_mailbox_refuses_and_recovers<F: Future<Output = Fixture>>(
     let mut large = spec(&fx.store_a, "large", MINUTE);
     let room = usize::try_from(100 - 2 * size).unwrap();
     large.payload = Some(Payload::binary(Bytes::from(vec![0; room + 1])));
-    let refused = mail.enqueue(&key, &large, None).await.unwrap();
+    let refused = mail.enqueue(&key, Offer::new(&large)).await.unwrap();
     assert_eq!(refused, Enqueued::QueueFull { commands: 2, bytes: 2 * size });
     large.payload = Some(Payload::binary(Bytes::from(vec![0; room])));
     enqueue(&fx.store_a, &key, &large).await;
@@ -280,7 +296,7 @@ pub async fn a_command_goes_through_its_states<F: Future<Output = Fixture>>(
     for (status, error) in [(ResultStatus::Failed, "jammed"), (ResultStatus::Rejected, "not now")] {
         let id = format!("{status:?}");
         send(&fx, &key, &id).await;
-        let result = CommandResult { status, payload: None, error: Some(error.into()) };
+        let result = CommandResult { error: Some(error.into()), ..CommandResult::new(status) };
         report(&fx, &key, session, &id, &Report::Result(result.clone())).await;
         let found = fx.store_b.mailboxes.get(&key, &command_id(&id), None).await.unwrap().unwrap();
         assert_eq!((found.state, found.result), (status.state(), Some(result)));
@@ -305,14 +321,16 @@ pub async fn a_new_session_gets_unfinished_commands_again<F: Future<Output = Fix
     let second = claim(&fx.store_a, &key, &fx.a);
     assert_eq!(fx.store_a.sessions.claim(&second).await.unwrap().pending, 3);
     let again = read(&fx, &key, second.session, 0).await;
-    assert_eq!(ids(&again), ["c1", "c3", "c4"]);
-    assert_eq!(again.iter().map(|c| c.attempt).collect::<Vec<_>>(), [2, 2, 1]);
+    assert_eq!(ids(&again), ["c1"], "one at a time until it acknowledges one");
+    assert_eq!(again[0].attempt, 2);
     assert_eq!(state(&fx, &key, "c1").await, S::Dispatched);
     // What was begun on the old session may end on the new one, or before it was handed out again.
     let third = fx.connect(&key).await;
     let ended = report(&fx, &key, third, "c1", &succeeded()).await;
-    assert!(matches!(ended, Reported::Applied { .. }), "{ended:?}");
-    assert_eq!(ids(&read(&fx, &key, third, 0).await), ["c3", "c4"]);
+    assert!(matches!(ended, Reported::Applied { more: true, .. }), "{ended:?}");
+    let rest = read(&fx, &key, third, 0).await;
+    assert_eq!(ids(&rest), ["c3", "c4"]);
+    assert_eq!(rest.iter().map(|c| c.attempt).collect::<Vec<_>>(), [1, 1], "only on their way");
 }
 
 pub async fn cancel_wins_only_over_waiting<F: Future<Output = Fixture>>(
@@ -322,7 +340,11 @@ pub async fn cancel_wins_only_over_waiting<F: Future<Output = Fixture>>(
     let key = device("d");
     let mail = &fx.store_b.mailboxes;
     let waiter = spec(&fx.store_a, "c1", MINUTE);
-    fx.store_a.mailboxes.enqueue(&key, &waiter, Some(&fx.a.id)).await.unwrap();
+    fx.store_a
+        .mailboxes
+        .enqueue(&key, Offer { waiting: Some(&fx.a.id), ..Offer::new(&waiter) })
+        .await
+        .unwrap();
     send(&fx, &key, "c2").await;
     let Cancelled::Cancelled { command, waiting } =
         mail.cancel(&key, &command_id("c1")).await.unwrap()
@@ -358,23 +380,35 @@ pub async fn an_expired_command_is_never_handed_out<F: Future<Output = Fixture>>
     let key = device("d");
     let short = Duration::from_millis(150);
     let brief = spec(&fx.store_a, "brief", short);
-    fx.store_a.mailboxes.enqueue(&key, &brief, Some(&fx.b.id)).await.unwrap();
+    fx.store_a
+        .mailboxes
+        .enqueue(&key, Offer { waiting: Some(&fx.b.id), ..Offer::new(&brief) })
+        .await
+        .unwrap();
     send(&fx, &key, "long").await;
     eventually("it is over", || async { state(&fx, &key, "brief").await == S::Expired }).await;
     let session = fx.connect(&key).await;
     let batch = fx.store_a.mailboxes.read(&key, session, 0).await.unwrap();
     assert_eq!(ids(&batch.commands), ["long"]);
-    let (expired, waiting) = &batch.expired[0];
+    let (expired, waiting) = &batch.ended[0];
     assert_eq!((expired.state, expired.spec.id.as_str()), (S::Expired, "brief"));
     assert_eq!(waiting, std::slice::from_ref(&fx.b.id));
     let found = report(&fx, &key, session, "brief", &succeeded()).await;
     assert_eq!(found, Reported::Late { state: S::Expired });
     // One that is with the device when its time is over ends too; its result comes late.
-    let (_, dispatch) = enqueue(&fx.store_a, &key, &spec(&fx.store_a, "running", short)).await;
+    let mut tries = 0;
+    let (running, dispatch) = before_its_end(&fx.store_a, async |ttl| {
+        tries += 1;
+        let running = format!("running{tries}");
+        let brief = spec(&fx.store_a, &running, ttl);
+        let (_, dispatch) = enqueue(&fx.store_a, &key, &brief).await;
+        report(&fx, &key, session, &running, &Report::Received).await;
+        (brief.expires, (running, dispatch))
+    })
+    .await;
     assert!(dispatch.is_some());
-    report(&fx, &key, session, "running", &Report::Received).await;
-    eventually("it is over", || async { state(&fx, &key, "running").await == S::Expired }).await;
-    let found = report(&fx, &key, session, "running", &succeeded()).await;
+    eventually("it is over", || async { state(&fx, &key, &running).await == S::Expired }).await;
+    let found = report(&fx, &key, session, &running, &succeeded()).await;
     assert_eq!(found, Reported::Late { state: S::Expired });
 }
 
@@ -386,7 +420,11 @@ pub async fn a_sweep_ends_what_is_over_and_finds_the_undelivered<F: Future<Outpu
     let key = device("d");
     let offline = device("offline");
     let over = spec(&fx.store_a, "over", brief);
-    fx.store_a.mailboxes.enqueue(&offline, &over, Some(&fx.b.id)).await.unwrap();
+    fx.store_a
+        .mailboxes
+        .enqueue(&offline, Offer { waiting: Some(&fx.b.id), ..Offer::new(&over) })
+        .await
+        .unwrap();
     let session = fx.connect(&key).await;
     send(&fx, &key, "lost").await;
     send(&fx, &key, "sent").await;
@@ -477,7 +515,8 @@ pub async fn commands_are_listed_newest_first<F: Future<Output = Fixture>>(
         let mut page = PageRequest { size, token: None };
         let mut seen = Vec::new();
         loop {
-            let found = fx.store_b.mailboxes.list(&key, state, &page).await.unwrap();
+            let filter = CommandFilter { state, ..CommandFilter::default() };
+            let found = fx.store_b.mailboxes.list(&key, &filter, &page).await.unwrap();
             assert!(found.items.len() <= size);
             seen.extend(found.items.iter().map(|command| command.spec.id.to_string()));
             page.token = found.next;
@@ -488,7 +527,12 @@ pub async fn commands_are_listed_newest_first<F: Future<Output = Fixture>>(
         assert_eq!(seen, expected.iter().map(|n| format!("c{n}")).collect::<Vec<_>>());
     }
     let page = PageRequest { size: 5, token: None };
-    let nobody = fx.store_b.mailboxes.list(&device("nobody"), None, &page).await.unwrap();
+    let nobody = fx
+        .store_b
+        .mailboxes
+        .list(&device("nobody"), &CommandFilter::default(), &page)
+        .await
+        .unwrap();
     assert_eq!((nobody.items, nobody.next), (vec![], None));
 }
 
@@ -517,7 +561,7 @@ pub async fn payloads_pass_unchanged<F: Future<Output = Fixture>>(
         let (sent, _) = enqueue(&fx.store_a, &key, &spec).await;
         assert_eq!(sent.spec, spec);
         assert_eq!(read(&fx, &key, session, sent.seq - 1).await[0].spec, spec);
-        let result = CommandResult { status: ResultStatus::Succeeded, payload, error: None };
+        let result = CommandResult { payload, ..CommandResult::new(ResultStatus::Succeeded) };
         report(&fx, &key, session, &id, &Report::Result(result.clone())).await;
         let found = fx.store_b.mailboxes.get(&key, &spec.id, None).await.unwrap().unwrap();
         assert_eq!((found.spec, found.result), (spec, Some(result)));
@@ -532,8 +576,8 @@ pub async fn whoever_waits_is_named<F: Future<Output = Fixture>>(
     let session = fx.connect(&key).await;
     let spec = spec(&fx.store_a, "c1", MINUTE);
     let mail = &fx.store_a.mailboxes;
-    mail.enqueue(&key, &spec, Some(&fx.a.id)).await.unwrap();
-    mail.enqueue(&key, &spec, Some(&fx.a.id)).await.unwrap();
+    mail.enqueue(&key, Offer { waiting: Some(&fx.a.id), ..Offer::new(&spec) }).await.unwrap();
+    mail.enqueue(&key, Offer { waiting: Some(&fx.a.id), ..Offer::new(&spec) }).await.unwrap();
     mail.get(&key, &spec.id, Some(&fx.b.id)).await.unwrap();
     for step in [Report::Sent, succeeded()] {
         let Reported::Applied { mut waiting, .. } = report(&fx, &key, session, "c1", &step).await
@@ -556,7 +600,7 @@ pub async fn fifty_at_once_with_one_id_are_one_command<F: Future<Output = Fixtur
         let store = if n % 2 == 0 { &fx.store_a } else { &fx.store_b };
         let (mail, key, spec) = (store.mailboxes.clone(), key.clone(), spec.clone());
         tasks.spawn(async move {
-            let enqueued = mail.enqueue(&key, &spec, None).await.unwrap();
+            let enqueued = mail.enqueue(&key, Offer::new(&spec)).await.unwrap();
             matches!(enqueued, Enqueued::Accepted { .. })
         });
     }
@@ -576,7 +620,7 @@ pub async fn tenants_do_not_see_each_other<F: Future<Output = Fixture>>(
     let mail = &fx.store_a.mailboxes;
     let page = PageRequest { size: 10, token: None };
     assert_eq!(mail.get(&theirs, &command_id("c1"), None).await.unwrap(), None);
-    assert_eq!(mail.list(&theirs, None, &page).await.unwrap().items, []);
+    assert_eq!(mail.list(&theirs, &CommandFilter::default(), &page).await.unwrap().items, []);
     assert_eq!(mail.cancel(&theirs, &command_id("c1")).await.unwrap(), Cancelled::Unknown);
     let session = fx.connect(&theirs).await;
     assert_eq!(read(&fx, &theirs, session, 0).await, []);
@@ -605,4 +649,23 @@ pub async fn a_session_claimed_again_keeps_what_it_delivered<F: Future<Output = 
     assert_eq!(dispatch.map(|dispatch| dispatch.prev), Some(next[0].seq));
     let ended = report(&fx, &key, held.session, "c1", &succeeded()).await;
     assert!(matches!(ended, Reported::Applied { .. }), "{ended:?}");
+}
+
+pub async fn what_waits_is_counted<F: Future<Output = Fixture>>(make: impl Fn(StoreSettings) -> F) {
+    let fx = make(settings()).await.joined().await;
+    let mail = &fx.store_b.mailboxes;
+    assert_eq!(mail.tally().await.unwrap(), Tally::default());
+    let session = fx.connect(&device("d-0")).await;
+    let (first, _) = send(&fx, &device("d-0"), "c").await;
+    let (second, _) = send(&fx, &device("d-0"), "c2").await;
+    // More of one device than a store need look at each time.
+    for n in 0..80 {
+        send(&fx, &device("d-1"), &format!("c{n}")).await;
+    }
+    send(&fx, &DeviceKey::new(tenant("other"), DeviceId::new("d").unwrap()), "c").await;
+    let found = mail.tally().await.unwrap();
+    assert_eq!(found, Tally { pending: 83, oldest: Some(first.created) });
+    report(&fx, &device("d-0"), session, "c", &succeeded()).await;
+    let found = mail.tally().await.unwrap();
+    assert_eq!(found, Tally { pending: 82, oldest: Some(second.created) });
 }

@@ -1,14 +1,13 @@
 //! Cases for the `Sessions` seam.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use roost_types::{DeviceId, DeviceKey, SessionId, TenantId};
 
-use super::{Fixture, claim, close, device, next, settings, tenant};
+use super::{Fixture, PATIENCE, claim, close, device, next, settings, tenant};
 use crate::{
-    DeviceFilter, PageRequest, PresenceItem, PresenceKind, Report, Revalidated as R, StoreError,
-    StoreSettings,
+    CommandFilter, DeviceFilter, PageRequest, PresenceItem, PresenceKind, Report, Revalidated as R,
+    StoreError, StoreSettings,
 };
 
 pub async fn a_claim_names_the_session_it_replaces<F: Future<Output = Fixture>>(
@@ -149,7 +148,7 @@ pub async fn a_foreign_page_token_is_refused<F: Future<Output = Fixture>>(
     let page = PageRequest { size: 1, token: Some("no token / of ours".into()) };
     let listed = fx.store_a.sessions.list(&home(), &DeviceFilter::default(), &page).await;
     assert!(matches!(listed, Err(StoreError::Invalid(_))), "{listed:?}");
-    let listed = fx.store_a.mailboxes.list(&device("d"), None, &page).await;
+    let listed = fx.store_a.mailboxes.list(&device("d"), &CommandFilter::default(), &page).await;
     assert!(matches!(listed, Err(StoreError::Invalid(_))), "{listed:?}");
 }
 
@@ -285,7 +284,7 @@ pub async fn fifty_claims_at_once_leave_one_session<F: Future<Output = Fixture>>
         let sessions = fx.store_a.sessions.clone();
         tasks.spawn(async move { sessions.claim(&claim).await.unwrap().replaced });
     }
-    let replaced = tokio::time::timeout(Duration::from_secs(20), tasks.join_all()).await.unwrap();
+    let replaced = tokio::time::timeout(PATIENCE, tasks.join_all()).await.unwrap();
     let replaced: BTreeSet<_> =
         replaced.into_iter().flatten().map(|(session, _)| session).collect();
     assert_eq!(replaced.len(), 49, "each but the last was replaced by one other");

@@ -10,8 +10,9 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::{
-    Batch, BusEvent, Cancelled, Claimed, Enqueued, HubClock, Mailboxes, MemoryHub, NodeEvent,
-    NodeRef, Page, PageRequest, Report, Reported, Roles, SessionClaim, StoreSettings, SweepFinding,
+    Batch, BusEvent, Cancelled, Claimed, CommandFilter, Enqueued, HubClock, Mailboxes, MemoryHub,
+    NodeEvent, NodeRecord, NodeRef, Nodes, Offer, Page, PageRequest, Report, Reported, Roles,
+    SessionClaim, StoreSettings, SweepFinding,
 };
 
 const LEASE: Duration = Duration::from_secs(3);
@@ -122,15 +123,14 @@ async fn the_living_end_what_the_dead_left_and_what_is_over() {
     dead.keeper().join().await.unwrap();
     dead.claim(&device).await;
     let mut events = living.store.bus.take_events().unwrap();
-    let spec = CommandSpec {
-        id: CommandId::new("c").unwrap(),
-        name: "reboot".into(),
-        payload: None,
-        headers: vec![],
-        expires: living.store.clock.now().plus(LEASE * 2),
-    };
+    let spec = CommandSpec::new(
+        CommandId::new("c").unwrap(),
+        "reboot",
+        living.store.clock.now().plus(LEASE * 2),
+    );
     let waiting = Some(&living.name.id);
-    living.store.mailboxes.enqueue(&device, &spec, waiting).await.unwrap();
+    let offer = Offer { waiting, ..Offer::new(&spec) };
+    living.store.mailboxes.enqueue(&device, offer).await.unwrap();
     let mut keeper = living.keeper();
     keeper.join().await.unwrap();
     let stop = CancellationToken::new();
@@ -219,13 +219,8 @@ struct EndlessSweep(Arc<dyn Mailboxes>);
 
 #[async_trait]
 impl Mailboxes for EndlessSweep {
-    async fn enqueue(
-        &self,
-        device: &DeviceKey,
-        spec: &CommandSpec,
-        waiting: Option<&NodeId>,
-    ) -> Result<Enqueued, StoreError> {
-        self.0.enqueue(device, spec, waiting).await
+    async fn enqueue(&self, device: &DeviceKey, offer: Offer<'_>) -> Result<Enqueued, StoreError> {
+        self.0.enqueue(device, offer).await
     }
     async fn read(&self, key: &DeviceKey, of: SessionId, after: u64) -> Result<Batch, StoreError> {
         self.0.read(key, of, after).await
@@ -253,10 +248,21 @@ impl Mailboxes for EndlessSweep {
     async fn list(
         &self,
         device: &DeviceKey,
-        state: Option<CommandState>,
+        filter: &CommandFilter,
         page: &PageRequest,
     ) -> Result<Page<Command>, StoreError> {
-        self.0.list(device, state, page).await
+        self.0.list(device, filter, page).await
+    }
+    async fn dead(&self, of: &TenantId, page: &PageRequest) -> Result<Page<Command>, StoreError> {
+        self.0.dead(of, page).await
+    }
+    async fn settle_dead(
+        &self,
+        device: &DeviceKey,
+        id: &CommandId,
+        redriven_as: &CommandId,
+    ) -> Result<bool, StoreError> {
+        self.0.settle_dead(device, id, redriven_as).await
     }
     async fn sweep(&self) -> Result<Vec<SweepFinding>, StoreError> {
         std::future::pending().await
@@ -273,4 +279,70 @@ async fn a_sweep_that_takes_for_ever_does_not_cost_the_lease() {
     assert!(running.await.is_err());
     assert!(node.lease.is_valid());
     assert_eq!(node.holder.asked.load(Ordering::SeqCst), 1, "it never lapsed");
+}
+
+/// Nodes of which one comes back when it was asked about for the third time: while its sessions are ended.
+#[derive(Debug)]
+struct ComingBack {
+    nodes: Arc<dyn Nodes>,
+    who: NodeInfo,
+    asked: AtomicU32,
+}
+
+#[async_trait]
+impl Nodes for ComingBack {
+    async fn heartbeat(&self, info: &NodeInfo) -> Result<(), StoreError> {
+        self.nodes.heartbeat(info).await
+    }
+    async fn leave(&self, node: &NodeRef) -> Result<(), StoreError> {
+        self.nodes.leave(node).await
+    }
+    async fn list(&self) -> Result<Vec<NodeRecord>, StoreError> {
+        self.nodes.list().await
+    }
+    async fn dead(&self) -> Result<Vec<NodeRef>, StoreError> {
+        if !self.nodes.dead().await?.is_empty() && self.asked.fetch_add(1, Ordering::SeqCst) == 2 {
+            self.nodes.heartbeat(&self.who).await?;
+        }
+        self.nodes.dead().await
+    }
+    async fn forget(&self, node: &NodeRef) -> Result<(), StoreError> {
+        self.nodes.forget(node).await
+    }
+    async fn take_turn(&self, job: &str, ttl: Duration) -> Result<bool, StoreError> {
+        self.nodes.take_turn(job, ttl).await
+    }
+    async fn shed(&self, wanted: u32, per_second: u32) -> Result<u32, StoreError> {
+        self.nodes.shed(wanted, per_second).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_comes_back_while_it_is_buried_keeps_what_it_still_has() {
+    let hub = hub();
+    let (paused, mut living) = (Node::of(&hub, "a"), Node::of(&hub, "b"));
+    let mut keeper = paused.keeper();
+    keeper.join().await.unwrap();
+    let device = |n| DeviceKey::new(TenantId::default(), DeviceId::new(format!("d-{n}")).unwrap());
+    for n in 0..2_500 {
+        paused.claim(&device(n)).await;
+    }
+    let nodes = Arc::clone(&living.store.nodes);
+    let back = ComingBack { nodes, who: keeper.info.clone(), asked: AtomicU32::new(0) };
+    let back = Arc::new(back);
+    living.store.nodes = Arc::clone(&back) as _;
+    let mut keeper = living.keeper();
+    keeper.join().await.unwrap();
+    tokio::time::advance(LEASE * 2).await;
+    keeper.join().await.unwrap();
+    let sweeper = keeper.sweeper();
+    tokio::select! {
+        () = sweeper.run() => panic!("sweeps go on for ever"),
+        () = tokio::time::sleep(LEASE / 3) => {}
+    }
+    assert!(back.asked.load(Ordering::SeqCst) >= 3, "it was looked at between two batches");
+    let listed = living.store.nodes.list().await.unwrap();
+    assert!(listed.iter().any(|record| record.live && record.info.node == paused.name));
+    let left = living.store.sessions.end_sessions_of(&paused.name).await.unwrap();
+    assert_eq!(left, 1_000, "one batch was ended, and no more");
 }

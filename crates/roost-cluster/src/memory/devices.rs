@@ -6,11 +6,11 @@ use std::ops::Bound;
 use roost_types::{CommandId, DeviceId, DeviceKey, SessionId, TenantId, UnixMillis};
 use tokio::sync::mpsc;
 
-use super::commands::Stored;
+use super::stored::Stored;
 use crate::{
-    Claimed, DeviceFilter, DeviceRecord, LastClose, NodeRef, Page, PageRequest, PresenceEvent,
-    PresenceItem, PresenceKind, PresenceWatcher, Revalidated, SessionClaim, SessionInfo,
-    StoreError,
+    CONTEST_TAKEOVERS, CONTEST_WINDOW, Claimed, DeviceFilter, DeviceRecord, HistoryEntry,
+    HistoryEvent, LastClose, NodeRef, Page, PageRequest, PresenceEvent, PresenceItem, PresenceKind,
+    PresenceWatcher, Refusal, Revalidated, SessionClaim, SessionInfo, StoreError, Tally,
 };
 
 /// How many presence events are kept for watches that resume.
@@ -23,13 +23,33 @@ pub(super) struct Devices(BTreeMap<DeviceKey, Device>);
 #[derive(Debug, Default)]
 pub(super) struct Device {
     pub(super) session: Option<SessionClaim>,
+    takeovers: Takeovers,
+    history: VecDeque<HistoryEntry>,
     last_close: Option<LastClose>,
     last_seen: UnixMillis,
     pub(super) seq: u64,
     pub(super) dispatched: u64,
+    /// The oldest command that was with a session when it was lost: until the device acknowledges one
+    /// it gets them one at a time.
+    pub(super) probation: Option<u64>,
     pub(super) order: BTreeMap<u64, CommandId>,
     pub(super) bytes: u64,
     pub(super) commands: HashMap<CommandId, Stored>,
+}
+
+/// Takeovers since the first of a row.
+#[derive(Debug, Default)]
+struct Takeovers {
+    since: UnixMillis,
+    count: u32,
+}
+
+/// What a change of sessions touches beside the device.
+pub(super) struct Happening<'a> {
+    pub(super) events: &'a mut EventLog,
+    pub(super) now: UnixMillis,
+    /// How many entries of its history a device keeps.
+    pub(super) history: u32,
 }
 
 #[derive(Debug, Default)]
@@ -50,30 +70,42 @@ impl Devices {
         self.0.get_mut(key)
     }
 
+    /// What waits in all mailboxes.
+    pub(super) fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        for device in self.0.values() {
+            let oldest = device.order.values().next();
+            let oldest = oldest.and_then(|id| device.commands.get(id));
+            tally.add(device.order.len() as u64, oldest.map(|stored| stored.command.created));
+        }
+        tally
+    }
+
+    /// A tenant's devices.
+    pub(super) fn of(&self, tenant: &TenantId) -> impl Iterator<Item = &Device> {
+        let start = Bound::Included(first_key_of(tenant));
+        let of_tenant = self.0.range((start, Bound::Unbounded));
+        of_tenant.take_while(move |(key, _)| key.tenant == *tenant).map(|(_, device)| device)
+    }
+
     pub(super) fn entry(&mut self, key: &DeviceKey) -> &mut Device {
         self.0.entry(key.clone()).or_default()
     }
 
-    pub(super) fn claim(
-        &mut self,
-        claim: &SessionClaim,
-        events: &mut EventLog,
-        now: UnixMillis,
-    ) -> Claimed {
+    pub(super) fn claim(&mut self, claim: &SessionClaim, at: &mut Happening<'_>) -> Claimed {
         let device = self.entry(&claim.device);
         let pending = device.order.len() as u64;
         // A repeated claim, whose first answer was lost.
         if device.check(claim.session).is_ok() {
-            return Claimed { replaced: None, pending };
+            return Claimed { replaced: None, pending, contested: false };
         }
-        let old = device.session.replace(claim.clone());
-        device.dispatched = 0;
-        let kind = match &old {
-            Some(_) => PresenceKind::TakenOver,
-            None => PresenceKind::Connected,
-        };
-        events.add(claim, kind, None, now);
-        Claimed { replaced: old.map(|old| (old.session, old.node)), pending }
+        let old = device.take(claim, at);
+        device.keep(connected(claim, old.as_ref()), at);
+        let contested = old.is_some() && device.takeovers.another(at.now);
+        if contested {
+            at.events.add(claim, PresenceKind::Contested, None, at.now);
+        }
+        Claimed { replaced: old.map(|old| (old.session, old.node)), pending, contested }
     }
 
     pub(super) fn release(
@@ -81,30 +113,37 @@ impl Devices {
         key: &DeviceKey,
         session: SessionId,
         close: &LastClose,
-        events: &mut EventLog,
+        at: &mut Happening<'_>,
     ) -> Result<(), StoreError> {
         let device = self.0.get_mut(key).ok_or(StoreError::Fenced)?;
         let ended =
             device.session.take_if(|claim| claim.session == session).ok_or(StoreError::Fenced)?;
-        device.dispatched = 0;
+        device.lose_session();
         device.last_seen = close.time;
         device.last_close = Some(close.clone());
-        events.add(&ended, PresenceKind::Disconnected, Some(close), close.time);
+        at.events.add(&ended, PresenceKind::Disconnected, Some(close), close.time);
+        device.keep(HistoryEvent::Disconnected { session, close: close.clone() }, at);
         Ok(())
     }
 
     pub(super) fn revalidate(
         &mut self,
         claim: &SessionClaim,
-        events: &mut EventLog,
-        now: UnixMillis,
+        at: &mut Happening<'_>,
     ) -> Revalidated {
         match self.get(&claim.device).and_then(|device| device.session.as_ref()) {
             Some(current) if current.session == claim.session => return Revalidated::Kept,
             Some(current) if current.claimed_at >= claim.claimed_at => return Revalidated::Lost,
             _ => {}
         }
-        self.claim(claim, events, now);
+        let device = self.entry(&claim.device);
+        let replaced = device.take(claim, at).map(|old| old.session);
+        if replaced.is_none() {
+            // Its connection stands: what was lost was the store's knowledge of it.
+            device.probation = None;
+        }
+        let (session, node) = (claim.session, claim.node.clone());
+        device.keep(HistoryEvent::Reclaimed { session, node, replaced }, at);
         Revalidated::Reclaimed
     }
 
@@ -155,6 +194,16 @@ impl Devices {
     }
 }
 
+fn connected(claim: &SessionClaim, old: Option<&SessionClaim>) -> HistoryEvent {
+    let SessionClaim { session, node, protocol, address, .. } = claim.clone();
+    match old {
+        Some(old) => {
+            HistoryEvent::TakenOver { session, node, protocol, address, replaced: old.session }
+        }
+        None => HistoryEvent::Connected { session, node, protocol, address },
+    }
+}
+
 fn first_key_of(tenant: &TenantId) -> DeviceKey {
     // "-" is the least of all characters that an id may have.
     let least = DeviceId::new("-").expect("a hyphen is a device id");
@@ -192,12 +241,71 @@ impl Device {
         self.session.is_some() || self.last_close.is_some()
     }
 
+    /// Makes a claim the session; gives the one before.
+    fn take(&mut self, claim: &SessionClaim, at: &mut Happening<'_>) -> Option<SessionClaim> {
+        let old = self.session.replace(claim.clone());
+        self.lose_session();
+        let kind = match &old {
+            Some(_) => PresenceKind::TakenOver,
+            None => PresenceKind::Connected,
+        };
+        at.events.add(claim, kind, None, at.now);
+        old
+    }
+
+    /// Puts back what was with the session.
+    fn lose_session(&mut self) {
+        let head = self.order.range(..=self.dispatched).next();
+        self.probation = head.map(|(seq, _)| *seq).or(self.probation);
+        self.dispatched = 0;
+    }
+
+    fn keep(&mut self, event: HistoryEvent, at: &Happening<'_>) {
+        self.remember(HistoryEntry { time: at.now, event }, at.history);
+    }
+
+    /// Adds to the history, of which the last `most` entries are kept.
+    pub(super) fn remember(&mut self, entry: HistoryEntry, most: u32) {
+        self.history.push_back(entry);
+        while self.history.len() > most as usize {
+            self.history.pop_front();
+        }
+    }
+
+    pub(super) fn history(&self, limit: usize) -> Vec<HistoryEntry> {
+        self.history.iter().rev().take(limit).cloned().collect()
+    }
+
+    pub(super) fn refuse(
+        &mut self,
+        session: SessionId,
+        refusal: &Refusal,
+        at: &Happening<'_>,
+    ) -> Result<(), StoreError> {
+        self.check(session)?;
+        self.keep(HistoryEvent::Refused { session, refusal: refusal.clone() }, at);
+        Ok(())
+    }
+
     /// `Fenced` unless this is the device's session.
     pub(super) fn check(&self, session: SessionId) -> Result<(), StoreError> {
         match &self.session {
             Some(claim) if claim.session == session => Ok(()),
             _ => Err(StoreError::Fenced),
         }
+    }
+}
+
+// === impl Takeovers ===
+
+impl Takeovers {
+    /// Counts one; gives whether it is one too many.
+    fn another(&mut self, now: UnixMillis) -> bool {
+        if self.count == 0 || now.since(self.since) > CONTEST_WINDOW {
+            *self = Self { since: now, count: 0 };
+        }
+        self.count += 1;
+        self.count.is_multiple_of(CONTEST_TAKEOVERS)
     }
 }
 

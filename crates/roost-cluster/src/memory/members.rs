@@ -11,7 +11,12 @@ use crate::{NodeInfo, NodeRecord, NodeRef, StoreError};
 pub(super) struct Members {
     nodes: HashMap<NodeId, (NodeInfo, UnixMillis)>,
     turns: HashMap<String, UnixMillis>,
+    /// When the next device may be sent away at the agreed pace, in µs of hub time.
+    shed_next: u64,
 }
+
+/// How far ahead of the pace devices may be sent away.
+const SHED_BURST_MICROS: u64 = 250_000;
 
 // === impl Members ===
 
@@ -61,5 +66,17 @@ impl Members {
             self.turns.insert(job.to_owned(), now.plus(ttl));
         }
         free
+    }
+
+    pub(super) fn shed(&mut self, wanted: u32, per_second: u32, now: UnixMillis) -> u32 {
+        // As `shed.lua` does it, in the same units.
+        let interval = 1_000_000 / u64::from(per_second.max(1));
+        let burst = (interval).max(SHED_BURST_MICROS);
+        let now = now.0 * 1_000;
+        let next = self.shed_next.max(now);
+        let free = (now + burst).saturating_sub(next) / interval.max(1);
+        let granted = u64::from(wanted).min(free);
+        self.shed_next = next + granted * interval;
+        u32::try_from(granted).expect("no more than was wanted")
     }
 }

@@ -1,14 +1,16 @@
 //! The embedded store: everything in this process, behind one lock. It is the reference that the
 //! contract suite was written against, and what a hub without Redis runs on.
 //!
-//! `devices.rs` has sessions, `commands.rs` mailboxes, `ports.rs` the bus, `members.rs` the nodes;
-//! each holds the state and its rules. The trait implementations here only lock and call.
+//! `devices.rs` has sessions, `mailroom.rs` (with `mailbox.rs` and `stored.rs`) mailboxes, `ports.rs`
+//! the bus, `members.rs` the nodes; each holds the state and its rules. The trait implementations here only lock and call.
 
-mod commands;
 mod devices;
+mod mailbox;
+mod mailroom;
 mod members;
 mod ports;
 mod seams;
+mod stored;
 
 use std::sync::Arc;
 
@@ -18,10 +20,10 @@ use tokio::sync::watch;
 
 use crate::{Clock, Durability, NodeRef, Store, StoreHealth, StoreSettings};
 
-use commands::Due;
 use devices::{Devices, EventLog};
 use members::Members;
 use ports::Ports;
+use stored::Due;
 
 /// What the nodes of one process share. Each takes its own [`Store`] with [`MemoryHub::node`].
 #[derive(Debug)]

@@ -5,18 +5,22 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use roost_types::{
-    Command, CommandId, CommandSpec, CommandState, DeviceKey, Message, NodeId, SessionId, TenantId,
-    TopicFilter,
+    Command, CommandId, DeviceKey, Message, NodeId, SessionId, TenantId, TopicFilter,
 };
 use tokio::sync::mpsc;
 
-use super::commands::Mailroom;
+use super::devices::{Devices, Happening};
+use super::mailroom::Mailroom;
 use super::{MemoryNode, State};
 use crate::{
-    Batch, Bus, BusEvent, Cancelled, Claimed, DeviceFilter, DeviceRecord, Enqueued, Initiator,
-    LastClose, Mailboxes, NodeEvent, NodeInfo, NodeRecord, NodeRef, Nodes, Page, PageRequest,
-    PresenceItem, Report, Reported, Revalidated, SessionClaim, Sessions, StoreError, SweepFinding,
+    Batch, Bus, BusEvent, Cancelled, Claimed, CommandFilter, DeviceFilter, DeviceRecord, Enqueued,
+    HistoryEntry, Initiator, LastClose, Mailboxes, NodeEvent, NodeInfo, NodeRecord, NodeRef, Nodes,
+    Offer, Page, PageRequest, PresenceItem, Refusal, Report, Reported, Revalidated, SessionClaim,
+    Sessions, StoreError, SweepFinding, Tally,
 };
+
+/// How many sessions of a node are ended before whoever asks looks at the node again.
+const ENDED_AT_ONCE: usize = 1_000;
 
 impl MemoryNode {
     fn mail<T>(&self, work: impl FnOnce(&mut Mailroom<'_>) -> T) -> T {
@@ -24,14 +28,19 @@ impl MemoryNode {
         let State { devices, due, .. } = &mut *state;
         work(&mut Mailroom { devices, due, settings: &self.hub.settings, now: self.hub.now() })
     }
+
+    fn house<T>(&self, work: impl FnOnce(&mut Devices, &mut Happening<'_>) -> T) -> T {
+        let mut state = self.hub.state.lock();
+        let State { devices, events, .. } = &mut *state;
+        let (now, history) = (self.hub.now(), self.hub.settings.history);
+        work(devices, &mut Happening { events, now, history })
+    }
 }
 
 #[async_trait]
 impl Sessions for MemoryNode {
     async fn claim(&self, claim: &SessionClaim) -> Result<Claimed, StoreError> {
-        let mut state = self.hub.state.lock();
-        let State { devices, events, .. } = &mut *state;
-        Ok(devices.claim(claim, events, self.hub.now()))
+        Ok(self.house(|devices, at| devices.claim(claim, at)))
     }
 
     async fn release(
@@ -40,16 +49,13 @@ impl Sessions for MemoryNode {
         session: SessionId,
         close: &LastClose,
     ) -> Result<(), StoreError> {
-        let mut state = self.hub.state.lock();
-        let State { devices, events, .. } = &mut *state;
-        devices.release(device, session, close, events)
+        self.house(|devices, at| devices.release(device, session, close, at))
     }
 
     async fn revalidate(&self, claims: &[SessionClaim]) -> Result<Vec<Revalidated>, StoreError> {
-        let mut state = self.hub.state.lock();
-        let State { devices, events, .. } = &mut *state;
-        let now = self.hub.now();
-        Ok(claims.iter().map(|claim| devices.revalidate(claim, events, now)).collect())
+        Ok(self.house(|devices, at| {
+            claims.iter().map(|claim| devices.revalidate(claim, at)).collect()
+        }))
     }
 
     async fn get(&self, device: &DeviceKey) -> Result<Option<DeviceRecord>, StoreError> {
@@ -81,31 +87,48 @@ impl Sessions for MemoryNode {
     }
 
     async fn end_sessions_of(&self, node: &NodeRef) -> Result<u64, StoreError> {
-        let mut state = self.hub.state.lock();
-        let State { devices, events, .. } = &mut *state;
-        let close = LastClose {
-            code: 1006,
-            reason: "the node that held the connection is gone".into(),
-            initiator: Initiator::Hub,
-            time: self.hub.now(),
-        };
-        let sessions = devices.sessions_of(node);
-        for (device, session) in &sessions {
-            devices.release(device, *session, &close, events)?;
-        }
-        Ok(sessions.len() as u64)
+        self.house(|devices, at| {
+            let close = LastClose {
+                code: 1006,
+                reason: "the node that held the connection is gone".into(),
+                initiator: Initiator::Hub,
+                time: at.now,
+            };
+            let mut sessions = devices.sessions_of(node);
+            sessions.truncate(ENDED_AT_ONCE);
+            for (device, session) in &sessions {
+                devices.release(device, *session, &close, at)?;
+            }
+            Ok(sessions.len() as u64)
+        })
+    }
+
+    async fn history(
+        &self,
+        device: &DeviceKey,
+        limit: usize,
+    ) -> Result<Vec<HistoryEntry>, StoreError> {
+        let state = self.hub.state.lock();
+        Ok(state.devices.get(device).map(|found| found.history(limit)).unwrap_or_default())
+    }
+
+    async fn note_refusal(
+        &self,
+        device: &DeviceKey,
+        session: SessionId,
+        refusal: &Refusal,
+    ) -> Result<(), StoreError> {
+        self.house(|devices, at| {
+            let device = devices.get_mut(device).ok_or(StoreError::Fenced)?;
+            device.refuse(session, refusal, at)
+        })
     }
 }
 
 #[async_trait]
 impl Mailboxes for MemoryNode {
-    async fn enqueue(
-        &self,
-        device: &DeviceKey,
-        spec: &CommandSpec,
-        waiting: Option<&NodeId>,
-    ) -> Result<Enqueued, StoreError> {
-        Ok(self.mail(|mail| mail.enqueue(device, spec, waiting)))
+    async fn enqueue(&self, device: &DeviceKey, offer: Offer<'_>) -> Result<Enqueued, StoreError> {
+        Ok(self.mail(|mail| mail.enqueue(device, offer)))
     }
 
     async fn read(
@@ -143,14 +166,35 @@ impl Mailboxes for MemoryNode {
     async fn list(
         &self,
         device: &DeviceKey,
-        state: Option<CommandState>,
+        filter: &CommandFilter,
         page: &PageRequest,
     ) -> Result<Page<Command>, StoreError> {
-        self.mail(|mail| mail.list(device, state, page))
+        self.mail(|mail| mail.list(device, filter, page))
+    }
+
+    async fn dead(
+        &self,
+        tenant: &TenantId,
+        page: &PageRequest,
+    ) -> Result<Page<Command>, StoreError> {
+        self.mail(|mail| mail.dead(tenant, page))
+    }
+
+    async fn settle_dead(
+        &self,
+        device: &DeviceKey,
+        id: &CommandId,
+        redriven_as: &CommandId,
+    ) -> Result<bool, StoreError> {
+        Ok(self.mail(|mail| mail.settle_dead(device, id, redriven_as)))
     }
 
     async fn sweep(&self) -> Result<Vec<SweepFinding>, StoreError> {
         self.mail(|mail| Ok(mail.sweep()))
+    }
+
+    async fn tally(&self) -> Result<Tally, StoreError> {
+        self.mail(|mail| Ok(mail.devices.tally()))
     }
 }
 
@@ -216,5 +260,10 @@ impl Nodes for MemoryNode {
     async fn take_turn(&self, job: &str, ttl: Duration) -> Result<bool, StoreError> {
         let now = self.hub.now();
         Ok(self.hub.state.lock().members.take_turn(job, ttl, now))
+    }
+
+    async fn shed(&self, wanted: u32, per_second: u32) -> Result<u32, StoreError> {
+        let now = self.hub.now();
+        Ok(self.hub.state.lock().members.shed(wanted, per_second, now))
     }
 }

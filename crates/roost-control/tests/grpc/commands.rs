@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use roost_cluster::{NodeEvent, NodeSink as _, Report, StoreSettings};
+use roost_cluster::{NodeEvent, NodeSink as _, Offer, Report, StoreSettings};
 use roost_proto::control::v1::payload::Body;
 use roost_proto::control::v1::send_command_request::Expiry;
 use roost_proto::control::v1::{
@@ -48,11 +48,11 @@ pub(crate) fn waiting(
     }
 }
 
-async fn send(hub: &Hub, request: SendCommandRequest) -> SendCommandResponse {
+pub(crate) async fn send(hub: &Hub, request: SendCommandRequest) -> SendCommandResponse {
     hub.commands().send_command(request).await.unwrap().into_inner()
 }
 
-async fn get(hub: &Hub, id: &str) -> Command {
+pub(crate) async fn get(hub: &Hub, id: &str) -> Command {
     let request = GetCommandRequest { device_id: "d1".into(), command_id: id.into() };
     let answer = hub.commands().get_command(request).await.unwrap();
     answer.into_inner().command.unwrap()
@@ -66,7 +66,7 @@ fn state(answer: &SendCommandResponse) -> CommandState {
 async fn a_device_answers_and_the_caller_gets_it_byte_for_byte() {
     let hub = Hub::start().await;
     hub.edge.connect("default", "d1").await;
-    let answer = send(&hub, waiting("c1", "echo", CommandState::Succeeded, 5_000)).await;
+    let answer = send(&hub, waiting("c1", "echo", CommandState::Succeeded, 60_000)).await;
     assert_eq!(state(&answer), CommandState::Succeeded);
     assert!(!answer.wait_timed_out && !answer.already_existed);
     assert_eq!(answer.durability(), Durability::Process);
@@ -83,7 +83,7 @@ async fn a_device_answers_and_the_caller_gets_it_byte_for_byte() {
 async fn a_failure_ends_a_wait_for_success() {
     let hub = Hub::start().await;
     hub.edge.connect("default", "d1").await;
-    let answer = send(&hub, waiting("", "fail", CommandState::Succeeded, 5_000)).await;
+    let answer = send(&hub, waiting("", "fail", CommandState::Succeeded, 60_000)).await;
     assert_eq!(state(&answer), CommandState::Failed);
     assert!(!answer.wait_timed_out);
     let command = answer.command.unwrap();
@@ -95,7 +95,7 @@ async fn a_failure_ends_a_wait_for_success() {
 async fn a_wait_ends_at_the_state_asked_for() {
     let hub = Hub::start().await;
     hub.edge.connect("default", "d1").await;
-    let answer = send(&hub, waiting("c1", "receive", CommandState::Received, 5_000)).await;
+    let answer = send(&hub, waiting("c1", "receive", CommandState::Received, 60_000)).await;
     assert_eq!(state(&answer), CommandState::Received);
     assert!(!answer.wait_timed_out);
 }
@@ -117,7 +117,7 @@ async fn a_lost_update_is_found_before_the_wait_ends() {
     let hub = Hub::start().await;
     let (device, session) = hub.edge.connect("default", "d1").await;
     let mut client = hub.commands();
-    let call = client.send_command(waiting("c1", "silent", CommandState::Succeeded, 1_500));
+    let call = client.send_command(waiting("c1", "silent", CommandState::Succeeded, 5_000));
     let silently = async {
         let id = wait_for(&hub, "c1", CommandState::Sent).await;
         hub.edge.report(&device, session, &id, succeeded(), false).await;
@@ -144,7 +144,7 @@ async fn an_interruption_makes_callers_look_for_themselves() {
 }
 
 /// Until the command is in this state.
-async fn wait_for(hub: &Hub, id: &str, wanted: CommandState) -> CommandId {
+pub(crate) async fn wait_for(hub: &Hub, id: &str, wanted: CommandState) -> CommandId {
     let request = GetCommandRequest { device_id: "d1".into(), command_id: id.into() };
     loop {
         let found = hub.commands().get_command(request.clone()).await;
@@ -197,14 +197,13 @@ async fn a_repetition_rings_for_a_command_whose_first_push_never_came() {
     let hub = Hub::start().await;
     let (device, session) = hub.edge.connect("default", "d1").await;
     // Accepted and dispatched by a control node that died before its push.
+    let expires = hub.edge.store.clock.now().plus(Duration::from_secs(60));
     let spec = CommandSpec {
-        id: CommandId::new("c1").unwrap(),
-        name: "silent".into(),
         payload: Some(roost_types::Payload::json(Text::from(" {\"a\": 1.00}"))),
-        headers: vec![],
-        expires: hub.edge.store.clock.now().plus(Duration::from_secs(60)),
+        ..CommandSpec::new(CommandId::new("c1").unwrap(), "silent", expires)
     };
-    hub.edge.store.mailboxes.enqueue(&device, &spec, None).await.unwrap();
+    let offer = Offer { spec: &spec, waiting: None, durability: None };
+    hub.edge.store.mailboxes.enqueue(&device, offer).await.unwrap();
     let again = send(&hub, command("c1", "silent")).await;
     assert!(again.already_existed);
     assert_eq!(hub.edge.event().await, NodeEvent::Drain { device, session });
@@ -244,14 +243,26 @@ async fn everything_that_is_wrong_is_listed_at_once() {
         wait_until: 99,
         wait_timeout: Some(span(3_600_000)),
         expiry: Some(Expiry::ExpireTime(prost_types::Timestamp::default())),
+        ordering_key: "\n".into(),
+        max_attempts: 9_999,
+        durability: -1,
     };
     let status = hub.commands().send_command(request).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     assert_eq!(reason(&status), "ID_INVALID");
     let named = fields(&status);
-    for field in
-        ["device_id", "command_id", "name", "payload.json", "headers", "expire_time", "wait_until"]
-    {
+    for field in [
+        "device_id",
+        "command_id",
+        "name",
+        "payload.json",
+        "headers",
+        "expire_time",
+        "wait_until",
+        "ordering_key",
+        "max_attempts",
+        "durability",
+    ] {
         assert!(named.iter().any(|one| one.starts_with(field)), "{field} in {named:?}");
     }
     assert!(status.get_details_retry_info().is_none());
@@ -275,7 +286,7 @@ async fn payloads_fit_to_the_byte_and_json_is_not_too_deep() {
     let status = hub.commands().send_command(request.clone()).await.unwrap_err();
     assert_eq!((status.code(), &*reason(&status)), (Code::InvalidArgument, "PAYLOAD_TOO_LARGE"));
     assert_eq!(fields(&status), ["payload.binary"]);
-    request.payload = bytes(1 << 20);
+    request.payload = bytes(4 << 20);
     let status = hub.commands().send_command(request.clone()).await.unwrap_err();
     assert_eq!((status.code(), &*reason(&status)), (Code::InvalidArgument, "PAYLOAD_TOO_LARGE"));
     let deep = |levels: usize| json(&("[".repeat(levels) + &"]".repeat(levels)));
@@ -315,7 +326,7 @@ async fn a_queued_command_is_cancelled_and_who_waits_is_told() {
 async fn a_cancellation_that_is_too_late_is_forwarded_to_the_session() {
     let hub = Hub::start().await;
     let (device, session) = hub.edge.connect("default", "d1").await;
-    send(&hub, waiting("c1", "silent", CommandState::Sent, 5_000)).await;
+    send(&hub, waiting("c1", "silent", CommandState::Sent, 60_000)).await;
     let cancel = CancelCommandRequest { device_id: "d1".into(), command_id: "c1".into() };
     let answer = hub.commands().cancel_command(cancel.clone()).await.unwrap();
     assert_eq!(answer.into_inner().outcome(), CancelOutcome::TooLate);
@@ -350,7 +361,7 @@ async fn commands_are_listed_newest_first_by_page_and_state() {
     let hub = Hub::start().await;
     let (device, session) = hub.edge.connect("default", "d1").await;
     for number in 0..20 {
-        send(&hub, waiting(&format!("c{number}"), "silent", CommandState::Sent, 5_000)).await;
+        send(&hub, waiting(&format!("c{number}"), "silent", CommandState::Sent, 60_000)).await;
     }
     let done = CommandId::new("c3").unwrap();
     hub.edge.report(&device, session, &done, Report::Received, true).await;
@@ -385,11 +396,12 @@ async fn a_list_request_names_all_its_mistakes() {
         device_id: String::new(),
         page_size: -1,
         state: 77,
-        page_token: String::new(),
+        since_time: Some(prost_types::Timestamp { seconds: -1, nanos: 0 }),
+        ..ListCommandsRequest::default()
     };
     let status = hub.commands().list_commands(request).await.unwrap_err();
     assert_eq!(reason(&status), "FIELD_MISSING");
-    assert_eq!(fields(&status), ["device_id", "page_size", "state"]);
+    assert_eq!(fields(&status), ["device_id", "page_size", "state", "since_time"]);
     let request = ListCommandsRequest {
         device_id: "d1".into(),
         page_token: "not ours".into(),

@@ -120,7 +120,8 @@ impl Edge {
             // What a test does by itself.
             _ => return,
         };
-        let result = CommandResult { status, payload: command.spec.payload.clone(), error };
+        let payload = command.spec.payload.clone();
+        let result = CommandResult { status, payload, error, payload_dropped: false };
         self.report(device, session, id, Report::Result(result), true).await;
     }
 
@@ -159,5 +160,10 @@ pub(crate) fn node(name: &str) -> NodeRef {
 }
 
 pub(crate) fn succeeded() -> Report {
-    Report::Result(CommandResult { status: ResultStatus::Succeeded, payload: None, error: None })
+    ended(ResultStatus::Succeeded)
+}
+
+pub(crate) fn ended(status: ResultStatus) -> Report {
+    let result = CommandResult { status, payload: None, error: None, payload_dropped: false };
+    Report::Result(result)
 }

@@ -67,6 +67,8 @@ impl Hub {
         let mut store = hub.node(control.clone());
         tamper(&mut store);
         let mut config = ControlConfig::new(control);
+        // The store in memory answers at once; a machine that is busy with other things may not.
+        config.store_deadline = std::time::Duration::from_secs(60);
         configure(&mut config);
         let board = Arc::new(Switchboard::new(Arc::clone(&store.bus)));
         let events = store.bus.take_events().unwrap();
@@ -80,7 +82,7 @@ impl Hub {
         let address = listener.local_addr().unwrap();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { board.run(events, CancellationToken::new()).await });
-        let served = Arc::clone(&control).serve(listener, stop.clone());
+        let served = Arc::clone(&control).serve(listener, None, stop.clone());
         tasks.spawn(async move { served.await.unwrap() });
         let endpoint = Endpoint::try_from(format!("http://{address}")).unwrap();
         Self { control, edge, telemetry, stop, channel: endpoint.connect_lazy(), tasks }

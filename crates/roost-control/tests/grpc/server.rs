@@ -5,7 +5,9 @@ use roost_proto::control::v1::{
     CommandState, ListNodesRequest, SubscribeRequest, TopicSubscription, WatchDevicesRequest,
 };
 use tokio::sync::watch;
-use tonic::Code;
+use tonic::client::Grpc;
+use tonic::service::interceptor::InterceptedService;
+use tonic::{Code, Request, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -16,7 +18,7 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_types::StatusExt as _;
 
 use crate::commands::{command, waiting};
-use crate::hub::{Hub, reason};
+use crate::hub::{Hub, Key, OURS, reason};
 
 #[tokio::test]
 async fn without_a_good_key_nothing_is_done() {
@@ -80,7 +82,8 @@ async fn health_follows_the_store_and_the_stop() {
 #[tokio::test]
 async fn a_stop_ends_streams_with_a_reason_and_waits_with_what_is_known() {
     let patience = |config: &mut roost_control::ControlConfig| {
-        config.drain = std::time::Duration::from_millis(400);
+        // Waits are answered after half of it; nothing here takes as long.
+        config.drain = std::time::Duration::from_secs(6);
     };
     let mut hub = Hub::with(StoreSettings::default(), patience, |_| {}).await;
     let request =
@@ -109,6 +112,55 @@ async fn a_stop_ends_streams_with_a_reason_and_waits_with_what_is_known() {
     assert_eq!(answer.command.unwrap().state(), CommandState::Queued);
     // The server's own task ends; the switchboard's does not.
     hub.tasks.join_next().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_no_service_sees_has_a_reason_too() {
+    let hub = Hub::start().await;
+    // A number where an id should be.
+    let unreadable = prost_types::Duration { seconds: 7, nanos: 0 };
+    let large = prost_types::Value {
+        kind: Some(prost_types::value::Kind::StringValue("x".repeat(4 << 20))),
+    };
+    let commands = "/roost.control.v1.CommandService";
+    for (status, code, expected) in [
+        (
+            raw(&hub, format!("{commands}/Zap"), unreadable).await,
+            Code::Unimplemented,
+            "UNKNOWN_METHOD",
+        ),
+        (
+            raw(&hub, "/roost.v9.Service/Zap".into(), unreadable).await,
+            Code::Unimplemented,
+            "UNKNOWN_METHOD",
+        ),
+        (
+            raw(&hub, format!("{commands}/GetCommand"), unreadable).await,
+            Code::InvalidArgument,
+            "BAD_MESSAGE",
+        ),
+        (
+            raw(&hub, format!("{commands}/SendCommand"), large).await,
+            Code::InvalidArgument,
+            "PAYLOAD_TOO_LARGE",
+        ),
+    ] {
+        assert_eq!((status.code(), &*reason(&status)), (code, expected), "{status:?}");
+        assert!(!status.message().is_empty());
+    }
+}
+
+/// Calls a method with something that it does not take.
+async fn raw<M>(hub: &Hub, path: String, message: M) -> Status
+where
+    M: prost::Message + Default + 'static,
+{
+    let key = Key(Some(format!("Bearer {OURS}").parse().unwrap()));
+    let mut client = Grpc::new(InterceptedService::new(hub.channel.clone(), key));
+    client.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<M, ListNodesRequest>::default();
+    let path = path.parse().unwrap();
+    client.unary(Request::new(message), path, codec).await.unwrap_err()
 }
 
 #[tokio::test]

@@ -4,13 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roost_cluster::{
-    Batch, Cancelled, Enqueued, Mailboxes, Page, PageRequest, Report, Reported, Store, StoreError,
-    StoreSettings, SweepFinding,
+    Batch, Cancelled, CommandFilter, Enqueued, Mailboxes, Offer, Page, PageRequest, Report,
+    Reported, Store, StoreError, StoreSettings, SweepFinding,
 };
 use roost_proto::control::v1::{CommandState, GetCommandRequest};
-use roost_types::{
-    Command, CommandId, CommandSpec, CommandState as State, DeviceKey, NodeId, SessionId,
-};
+use roost_types::{Command, CommandId, DeviceKey, NodeId, SessionId, TenantId};
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
@@ -32,12 +30,7 @@ impl Broken {
 
 #[tonic::async_trait]
 impl Mailboxes for Broken {
-    async fn enqueue(
-        &self,
-        _: &DeviceKey,
-        _: &CommandSpec,
-        _: Option<&NodeId>,
-    ) -> Result<Enqueued, StoreError> {
+    async fn enqueue(&self, _: &DeviceKey, _: Offer<'_>) -> Result<Enqueued, StoreError> {
         self.fail().await
     }
     async fn read(&self, _: &DeviceKey, _: SessionId, _: u64) -> Result<Batch, StoreError> {
@@ -66,9 +59,20 @@ impl Mailboxes for Broken {
     async fn list(
         &self,
         _: &DeviceKey,
-        _: Option<State>,
+        _: &CommandFilter,
         _: &PageRequest,
     ) -> Result<Page<Command>, StoreError> {
+        self.fail().await
+    }
+    async fn dead(&self, _: &TenantId, _: &PageRequest) -> Result<Page<Command>, StoreError> {
+        self.fail().await
+    }
+    async fn settle_dead(
+        &self,
+        _: &DeviceKey,
+        _: &CommandId,
+        _: &CommandId,
+    ) -> Result<bool, StoreError> {
         self.fail().await
     }
     async fn sweep(&self) -> Result<Vec<SweepFinding>, StoreError> {

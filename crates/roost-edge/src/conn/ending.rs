@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
+use std::time::Duration;
 
 use roost_cluster::{Initiator, LastClose};
 use roost_telemetry::metrics::labels::{CloseCode, DisconnectReason, Initiator as Cause};
@@ -12,8 +13,14 @@ use roost_wire::ws::{encode_close, encode_ping};
 use super::timers::{Due, NEVER};
 use super::{Conn, Speech, Stage};
 use crate::session;
+use crate::shed::{Farewell, Why};
 use crate::wheel::{Ticks, ticks};
+use crate::worker::drain;
 
+/// How long a close waits for the store to take a departing device's session back.
+const RELEASE_FIRST: Duration = Duration::from_millis(500);
+/// Within so much a device comes back whose connection was old enough.
+const AGED_RETRY: Duration = Duration::from_secs(2);
 /// The most bytes of a close reason.
 const MAX_REASON: usize = 123;
 
@@ -79,6 +86,21 @@ impl Conn {
         self.say_close(Ending { code, reason, by });
     }
 
+    /// Sends a device with a session away, after `goaway`: what waits for its socket is written, its session
+    /// released so that its next node finds none, and then comes the close frame. From now on nothing is
+    /// delivered to it and nothing that it says counts: commands wait in the mailbox, results come again.
+    pub(crate) fn depart(self: &Rc<Self>, reason: &'static str) {
+        // Saying `goaway` may have found the connection broken.
+        if !self.is_open() {
+            return;
+        }
+        self.counted.borrow_mut().closing(Cause::Hub, DisconnectReason::Draining);
+        let code = ErrorCode::Draining.close_code().unwrap_or(1001);
+        self.settle(Ending { code, reason: reason.into(), by: Initiator::Hub });
+        self.begin_closing();
+        tokio::task::spawn_local(see_off(Rc::clone(self)));
+    }
+
     /// Ends a connection whose frames can be read no longer: no close frame of the peer would be
     /// understood, so it is not left waiting for the hub to close first.
     pub(super) fn close_unreadable(self: &Rc<Self>, error: HubError) {
@@ -96,15 +118,26 @@ impl Conn {
         self.worker.edge.metrics().close_frames_sent.inc(CloseCode::from_number(ending.code));
         self.settle(ending);
         self.send_last(&frame);
-        if self.stage.get() == Stage::Over {
-            return;
+        if self.stage.get() != Stage::Over {
+            self.begin_closing();
         }
+    }
+
+    /// From now on only the end is awaited, and not for long.
+    fn begin_closing(self: &Rc<Self>) {
         self.stage.set(Stage::Closing);
         let close = ticks(self.worker.edge.config.timeouts.close);
         self.timers.phase_by.set(self.worker.now.get() + close);
         self.timers.stalled_by.set(NEVER);
         self.timers.expires_by.set(NEVER);
         self.arm();
+    }
+
+    /// Whether it ends because the hub sends the device elsewhere.
+    fn was_sent_away(&self) -> bool {
+        let away = ErrorCode::Draining.close_code();
+        let ending = self.ending.borrow();
+        ending.as_ref().is_some_and(|it| Some(it.code) == away && it.by == Initiator::Hub)
     }
 
     /// The first ending counts: what follows is its consequence.
@@ -136,6 +169,13 @@ impl Conn {
         self.break_off();
     }
 
+    /// How it ended, as the store keeps it.
+    fn last_close(&self) -> LastClose {
+        let ending = self.ending.borrow().as_deref().cloned();
+        let ending = ending.unwrap_or_else(Ending::unknown);
+        ending.last_close(self.worker.edge.store.clock.now())
+    }
+
     /// Ends the connection at once, whatever waits.
     pub(crate) fn kill(&self) {
         self.stage.set(Stage::Over);
@@ -153,13 +193,22 @@ impl Conn {
         match (self.timers.due(self.worker.now.get()), self.stage.get()) {
             (_, Stage::Over) => return,
             (Due::Nothing, _) => {}
-            (Due::Phase, Stage::Closing) => return self.kill(),
+            (Due::Phase, Stage::Closing) => {
+                if self.was_sent_away() {
+                    self.worker.edge.closed_by_force();
+                }
+                return self.kill();
+            }
             (Due::Phase, _) => {
                 let text = format!("no hello came within {:?}", timeouts.hello);
                 self.close(HubError::new(ErrorCode::IdleTimeout, text));
             }
             (Due::Stalled, _) => {
                 self.close_slow("nothing of what was sent was read for too long");
+            }
+            (Due::Aged, _) => {
+                let farewell = Farewell { why: Why::Age, spread: AGED_RETRY };
+                drain::depart(&self.worker, self, farewell);
             }
             (Due::Expired, _) => {
                 let text = "the credential expired; connect again with a new one";
@@ -193,10 +242,33 @@ impl Exit {
         let Some(session) = conn.session.get() else {
             return;
         };
-        let ending = conn.ending.borrow_mut().take();
-        let ending = ending.map_or_else(Ending::unknown, |ending| *ending);
-        let close = ending.last_close(conn.worker.edge.store.clock.now());
-        session::end::release(&conn.worker, session, close).await;
+        if !session.is_released() {
+            let close = conn.last_close();
+            session::end::release(&conn.worker, session, close).await;
+        }
+    }
+}
+
+/// Releases a departing device's session once its socket has everything, then closes. The time for both is
+/// that of a close handshake; then the connection's deadline breaks it off.
+async fn see_off(conn: Rc<Conn>) {
+    conn.drained().await;
+    if let Some(session) = conn.session.get() {
+        session.set_released();
+        let (worker, close) = (Rc::clone(&conn.worker), conn.last_close());
+        let releasing = worker.releasing();
+        let ended = session::end::Unreleased::of(session, close);
+        let release = tokio::task::spawn_local(async move {
+            session::end::try_release(&worker, ended).await;
+            drop(releasing);
+        });
+        if tokio::time::timeout(RELEASE_FIRST, release).await.is_err() {
+            tracing::debug!(peer = %conn.peer, "closing before the session's release is confirmed");
+        }
+    }
+    if conn.stage.get() == Stage::Closing {
+        let ending = conn.ending.borrow().as_deref().cloned();
+        conn.say_close(ending.unwrap_or_else(Ending::unknown));
     }
 }
 

@@ -26,7 +26,6 @@ use self::ending::Exit;
 pub(crate) use self::send::{Class, Sent};
 use self::timers::Timers;
 use crate::admission::{AddressSlot, ConnectionSlot};
-use crate::lifecycle::Phase;
 use crate::outbox::Outbox;
 use crate::session::Session;
 use crate::transport::Transport;
@@ -124,7 +123,7 @@ impl Conn {
     pub(crate) fn start(worker: &Rc<Worker>, upgraded: Upgraded) {
         let conn = worker.admit(|place| Rc::new(Self::new(worker, place, upgraded)));
         conn.arm();
-        if worker.edge.phase() >= Phase::Draining {
+        if !worker.edge.admits() {
             // Let in before the drain began, upgraded after.
             conn.close_planned(ErrorCode::Draining, Initiator::Hub);
         }
@@ -196,6 +195,9 @@ impl Conn {
             let left = expires.plus(LEEWAY).since(self.worker.edge.store.clock.now());
             let by = self.worker.now.get().saturating_add(ticks(left));
             self.timers.expires_by.set(by);
+        }
+        if let Some(age) = self.worker.age_of_a_connection() {
+            self.timers.age(self.worker.now.get().saturating_add(ticks(age)));
         }
         self.arm();
     }

@@ -85,7 +85,7 @@ impl Conn {
         let taken = match self.transport.try_write(frame) {
             Ok(taken) => {
                 self.count_written(taken);
-                if taken == frame.len() {
+                if taken == frame.len() && self.transport.is_flushed() {
                     return Sent::Written;
                 }
                 taken

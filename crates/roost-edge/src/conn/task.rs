@@ -243,6 +243,9 @@ fn refuse(conn: &Rc<Conn>, reject: Reject) {
         let text = format!("the first message was to be a hello: {}", reject.message);
         return conn.close(HubError::new(ErrorCode::HelloExpected, text));
     }
+    let error = HubError::new(reject.code, reject.message.clone());
+    let about = reject.field.clone().unwrap_or_default();
+    session::history::note_refusal(conn, "message", &about, &error);
     conn.say(&reject.into_error());
 }
 

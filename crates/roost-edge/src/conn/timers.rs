@@ -23,8 +23,10 @@ pub(super) struct Timers {
     pub(super) phase_by: Cell<Ticks>,
     /// When the send queue must have been empty once.
     pub(super) stalled_by: Cell<Ticks>,
-    /// When the credential ends.
+    /// When the credential ends, or the connection is old enough; see `ages`.
     pub(super) expires_by: Cell<Ticks>,
+    /// Whether `expires_by` is when the connection is old enough.
+    ages: Cell<bool>,
     /// For when the wheel is set; other entries of this connection are outdated.
     pub(super) armed: Cell<Ticks>,
 }
@@ -40,6 +42,8 @@ pub(super) enum Due {
     Stalled,
     /// The credential's time is over.
     Expired,
+    /// The connection is old enough.
+    Aged,
     /// Nothing was heard, not even a pong.
     Silent,
     /// A ping.
@@ -59,6 +63,7 @@ impl Timers {
             phase_by: Cell::new(phase_by),
             stalled_by: Cell::new(NEVER),
             expires_by: Cell::new(NEVER),
+            ages: Cell::new(false),
             armed: Cell::new(NEVER),
         }
     }
@@ -76,6 +81,14 @@ impl Timers {
         // `NEVER` stays what it is.
         for by in [&self.phase_by, &self.stalled_by] {
             by.set(by.get().saturating_add(stall));
+        }
+    }
+
+    /// The connection is old enough at `by`, unless its credential ends before.
+    pub(super) fn age(&self, by: Ticks) {
+        if by < self.expires_by.get() {
+            self.expires_by.set(by);
+            self.ages.set(true);
         }
     }
 
@@ -106,7 +119,7 @@ impl Timers {
         } else if now >= self.stalled_by.get() {
             Due::Stalled
         } else if now >= self.expires_by.get() {
-            Due::Expired
+            if self.ages.get() { Due::Aged } else { Due::Expired }
         } else if now >= self.silent_at() && self.pinged.get() {
             Due::Silent
         } else if now >= self.ping_at() && !self.pinged.get() {
@@ -159,6 +172,17 @@ mod tests {
         assert_eq!(timers.due(240), Due::Expired);
         timers.expires_by.set(NEVER);
         assert_eq!((timers.due(240), timers.due(260)), (Due::Nothing, Due::Phase));
+    }
+
+    #[test]
+    fn age_and_credential_share_a_deadline_the_nearer_counts() {
+        let timers = Timers::new(0, 40_000, NEVER);
+        timers.age(100);
+        assert_eq!((timers.next(), timers.due(100)), (100, Due::Aged));
+        let timers = Timers::new(0, 40_000, NEVER);
+        timers.expires_by.set(50);
+        timers.age(100);
+        assert_eq!((timers.next(), timers.due(100)), (50, Due::Expired));
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl Refusal {
                 ConnectOutcome::Unavailable,
                 "the hub cannot take sessions at the moment",
             ),
-            D::PerAddress => (
+            D::PerAddress | D::RateLimited => (
                 ErrorCode::RateLimited,
                 ConnectOutcome::RateLimited,
                 "too many connections are being opened at once",

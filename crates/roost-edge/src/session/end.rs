@@ -18,6 +18,14 @@ pub(crate) struct Unreleased {
     close: LastClose,
 }
 
+// === impl Unreleased ===
+
+impl Unreleased {
+    pub(crate) fn of(session: &Session, close: LastClose) -> Self {
+        Self { device: session.device.clone(), session: session.id, close }
+    }
+}
+
 /// Takes a connection out of everything on this node that could bring it something.
 pub(crate) fn detach(conn: &Conn) {
     if let Some(session) = conn.session.get() {
@@ -28,8 +36,7 @@ pub(crate) fn detach(conn: &Conn) {
 
 /// Tells the store that a session is over, now or once it can be reached.
 pub(crate) async fn release(worker: &Rc<Worker>, session: &Session, close: LastClose) {
-    let unreleased = Unreleased { device: session.device.clone(), session: session.id, close };
-    try_release(worker, unreleased).await;
+    try_release(worker, Unreleased::of(session, close)).await;
 }
 
 /// One try; one that may be repeated goes to the worker's list.

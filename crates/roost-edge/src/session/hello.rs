@@ -9,7 +9,8 @@ use roost_cluster::{Claimed, SessionClaim};
 use roost_types::{ErrorCode, HubError, SessionId};
 use roost_wire::device::{HelloSubscription, ToDevice, Token, WelcomeLimits};
 
-use super::{Session, mail, takeover, topics};
+use super::traces::Traces;
+use super::{Session, history, mail, takeover, topics};
 use crate::conn::{Conn, Stage};
 
 /// What a `hello` says.
@@ -43,6 +44,9 @@ async fn begin(conn: &Rc<Conn>, hello: &Hello) -> Result<(), HubError> {
         claimed_at: edge.store.clock.now(),
         cursor: Cell::new(0),
         mail: Cell::new(mail::Reading::No),
+        released: Cell::new(false),
+        noted: Cell::new(history::NEVER),
+        traces: Traces::default(),
         subscriptions: RefCell::default(),
         counted: RefCell::new(edge.telemetry.node.session_claimed()),
     };
@@ -90,10 +94,18 @@ fn identify(conn: &Conn, token: Option<&Token>) -> Result<Identity, HubError> {
     Ok(edge.authenticator.authenticate(credential.as_ref(), now)?)
 }
 
-/// Makes the session that was replaced go.
+/// Makes the session that was replaced go, and tells of two devices that fight over one identity.
 fn note_claim(conn: &Rc<Conn>, claim: &SessionClaim, claimed: &Claimed) {
     tracing::debug!(device = %claim.device, session = %claim.session, peer = %conn.peer, "a device connected");
     if let Some((session, node)) = &claimed.replaced {
+        if claimed.contested {
+            conn.worker.edge.telemetry.node.session_contests.increment(1);
+            tracing::warn!(
+                device = %claim.device, node = %claim.node.id, other = %node.id, peer = %conn.peer,
+                "two connections fight over device {}: two devices seem to use one identity",
+                claim.device
+            );
+        }
         takeover::begin(conn, &claim.device, *session, node);
     }
 }

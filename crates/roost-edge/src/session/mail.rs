@@ -7,6 +7,7 @@ use roost_telemetry::metrics::labels::DeliveryPath;
 use roost_types::{Command, CommandId, ErrorCode, HubError};
 use roost_wire::device::ToDevice;
 
+use super::traces::Handing;
 use super::{Session, reports, store_failed};
 use crate::conn::{Conn, Sent, Stage};
 use crate::worker::SentReport;
@@ -159,7 +160,7 @@ async fn read_batch(conn: &Rc<Conn>, session: &Session) -> Result<bool, Stop> {
         if command.seq > session.cursor.get() { deliver(conn, session, command) } else { Ok(()) }
     });
     // Whoever waits for these hears of it, whatever became of the others.
-    for (command, waiting) in batch.expired {
+    for (command, waiting) in batch.ended {
         reports::tell(conn, command, &waiting).await;
     }
     delivered.map(|()| batch.more || !fresh)
@@ -185,15 +186,17 @@ fn deliver(conn: &Rc<Conn>, session: &Session, command: &Command) -> Result<(), 
         session.cursor.set(command.seq);
         return Ok(());
     }
+    let handing = Handing::begin(conn, session, command);
     let sent = conn.say(&ToDevice::Command {
         command_id: command.spec.id.clone(),
         name: command.spec.name.clone(),
         payload: command.spec.payload.clone(),
-        headers: command.spec.headers.clone(),
+        headers: handing.headers(&command.spec.headers),
         expires_ms: command.spec.expires,
         expires_in_ms: u64::try_from(command.spec.expires.since(now).as_millis()).unwrap_or(0),
         attempt: command.attempt,
     });
+    handing.end(session, &command.spec.id, sent);
     match sent {
         Sent::Dropped => return Err(Stop::Over),
         Sent::Postponed => return Err(Stop::NoRoom),
@@ -218,6 +221,7 @@ pub(crate) fn report_sent(conn: &Rc<Conn>, session: &Session, command: CommandId
         place: conn.place,
         device: session.device.clone(),
         session: session.id,
+        trace: session.traces.place(&command),
         command,
     });
 }

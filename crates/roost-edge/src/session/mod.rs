@@ -2,15 +2,17 @@
 //! wire format, and reaches others only through the seams of `roost-cluster`.
 //!
 //! Here: what a session is, and who handles which message. `hello.rs` begins one, `topics.rs`
-//! subscribes and publishes, `mail.rs` delivers commands, `reports.rs` takes what devices say of
-//! them, `takeover.rs` makes the old session go, `end.rs` gives everything back.
+//! subscribes and publishes, `history.rs` notes what was refused, `mail.rs` delivers commands, `reports.rs` takes what devices say of
+//! them, `traces.rs` has the spans of traced ones, `takeover.rs` makes the old session go, `end.rs` gives everything back.
 
 pub(crate) mod end;
 mod hello;
+pub(crate) mod history;
 pub(crate) mod mail;
 pub(crate) mod reports;
 mod takeover;
 mod topics;
+mod traces;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -18,10 +20,13 @@ use std::rc::Rc;
 use roost_cluster::{SessionClaim, StoreError};
 use roost_telemetry::metrics::SessionGuard;
 use roost_telemetry::metrics::labels::GapCause;
-use roost_types::{DeviceKey, ErrorCode, HubError, SessionId, TopicFilter, UnixMillis};
+use roost_types::{
+    CommandResult, DeviceKey, ErrorCode, HubError, SessionId, TopicFilter, UnixMillis,
+};
 use roost_wire::device::{FromDevice, ToDevice};
 
 use crate::conn::{Conn, Stage};
+use crate::wheel::Ticks;
 
 pub(crate) use takeover::Takeovers;
 
@@ -38,6 +43,12 @@ pub(crate) struct Session {
     cursor: Cell<u64>,
     /// Whether the mailbox is being read.
     mail: Cell<mail::Reading>,
+    /// Whether the store was told of its end before its connection ended.
+    released: Cell<bool>,
+    /// When its last refusal was noted in its device's history, in the worker's ticks.
+    noted: Cell<Ticks>,
+    /// The spans of traced commands that the device has.
+    traces: traces::Traces,
     /// What it is subscribed to, each once.
     subscriptions: RefCell<Vec<TopicFilter>>,
     /// Counts this session.
@@ -57,6 +68,15 @@ impl Session {
             address: conn.peer.to_string().into(),
             claimed_at: self.claimed_at,
         }
+    }
+
+    /// Whether the store was told of its end.
+    pub(crate) fn is_released(&self) -> bool {
+        self.released.get()
+    }
+
+    pub(crate) fn set_released(&self) {
+        self.released.set(true);
     }
 }
 
@@ -101,9 +121,9 @@ async fn request(conn: &Rc<Conn>, session: &Session, message: FromDevice) {
         FromDevice::Progress { id, command_id, percent, note } => {
             reports::progress(conn, session, (id, command_id), percent, note).await;
         }
-        FromDevice::Result { id, command_id, status, payload, error } => {
-            let result = roost_types::CommandResult { status, payload, error };
-            reports::result(conn, session, (id, command_id), result).await;
+        FromDevice::Result { id, command_id, status, payload, error, trace } => {
+            let result = CommandResult { payload, error, ..CommandResult::new(status) };
+            reports::result(conn, session, (id, command_id), result, trace).await;
         }
     }
 }

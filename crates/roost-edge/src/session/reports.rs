@@ -4,10 +4,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use roost_cluster::{NodeEvent, Report, Reported};
-use roost_types::{Command, CommandId, CommandResult, ErrorCode, HubError, NodeId, Progress};
+use roost_telemetry::trace::{self, Span};
+use roost_types::{
+    Command, CommandId, CommandResult, ErrorCode, HubError, NodeId, Progress, TraceContext,
+};
 use roost_wire::device::ToDevice;
 
-use super::{Session, mail, may_act, store_failed, suspended};
+use super::{Session, mail, may_act, store_failed, suspended, traces};
 use crate::conn::Conn;
 use crate::edge::Edge;
 
@@ -21,6 +24,7 @@ pub(super) async fn received(
     command: CommandId,
 ) {
     let wants_ack = id.is_some();
+    session.traces.note(&command, "received");
     report(conn, session, (id, command), Report::Received, wants_ack).await;
 }
 
@@ -34,17 +38,28 @@ pub(super) async fn progress(
     let time = conn.worker.edge.store.clock.now();
     let progress = Progress { percent, note, time };
     let wants_ack = about.0.is_some();
+    session.traces.note(&about.1, "progress");
     report(conn, session, about, Report::Progress(progress), wants_ack).await;
 }
 
-/// A result is acknowledged always: until then the device sends it again.
+/// A result is acknowledged always: until then the device sends it again. `said` is where the device's
+/// part of the trace ended, where it takes part.
 pub(super) async fn result(
     conn: &Rc<Conn>,
     session: &Session,
     about: About,
     result: CommandResult,
+    said: Option<TraceContext>,
 ) {
-    report(conn, session, about, Report::Result(result), true).await;
+    let tracer = &conn.worker.edge.telemetry.tracer;
+    let span = session.traces.answered(tracer, &about.1, result.status, said);
+    let result = Report::Result(result);
+    if span.is_recorded() {
+        // In a box, so that connections need no room for what few of them ever do.
+        Box::pin(span.within(report(conn, session, about, result, true))).await;
+    } else {
+        report(conn, session, about, result, true).await;
+    }
 }
 
 async fn report(conn: &Rc<Conn>, session: &Session, about: About, report: Report, wants_ack: bool) {
@@ -55,7 +70,18 @@ async fn report(conn: &Rc<Conn>, session: &Session, about: About, report: Report
     let reported = mailboxes.report(&session.device, session.id, &about.1, &report).await;
     match reported {
         Ok(Reported::Applied { command, waiting, more }) => {
-            tell(conn, *command, &waiting).await;
+            // Handed out by an earlier session, whose spans have ended: only now its trace is known.
+            let span = match trace::current() {
+                None if command.result.is_some() => {
+                    traces::result(&conn.worker.edge.telemetry.tracer, command.spec.trace, None)
+                }
+                _ => Span::none(),
+            };
+            if span.is_recorded() {
+                Box::pin(span.within(tell(conn, *command, &waiting))).await;
+            } else {
+                tell(conn, *command, &waiting).await;
+            }
             if wants_ack {
                 ack(conn, about);
             }

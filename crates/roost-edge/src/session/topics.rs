@@ -11,6 +11,7 @@ use roost_types::{
 };
 use roost_wire::device::{HelloSubscription, ToDevice};
 
+use super::history::note_refusal;
 use super::{Session, may_act, store_failed, suspended};
 use crate::conn::Conn;
 
@@ -38,7 +39,10 @@ pub(super) async fn subscribe(conn: &Rc<Conn>, session: &Session, id: Option<u32
             ack(conn, id);
             tell_no_log(conn, wanted);
         }
-        Err(Some(error)) => conn.refuse(id, error),
+        Err(Some(error)) => {
+            note_refusal(conn, "subscribe", wanted.topic.as_str(), &error);
+            conn.refuse(id, error);
+        }
         Err(None) => {}
     }
 }
@@ -56,7 +60,10 @@ pub(super) async fn subscribe_all(conn: &Rc<Conn>, subscriptions: Vec<HelloSubsc
             let wanted = Wanted { topic, qos, position };
             match add(conn, session, &wanted).await {
                 Ok(()) => tell_no_log(conn, wanted),
-                Err(Some(error)) => conn.refuse(None, error.at(format!("subscriptions[{index}]"))),
+                Err(Some(error)) => {
+                    note_refusal(conn, "subscribe", wanted.topic.as_str(), &error);
+                    conn.refuse(None, error.at(format!("subscriptions[{index}]")));
+                }
                 Err(None) => {}
             }
         }))
@@ -161,6 +168,7 @@ pub(super) async fn publish(
     publication: Publication,
 ) {
     if let Err(error) = check_publication(conn, &publication) {
+        note_refusal(conn, "publish", publication.topic.as_str(), &error);
         return conn.refuse(id, error);
     }
     let edge = &conn.worker.edge;

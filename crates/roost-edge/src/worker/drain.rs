@@ -1,4 +1,5 @@
-//! Closing every connection of a worker: shuffled, paced, and forced at the end.
+//! Sending connections of a worker away: one by one as the node's pace has it (`shed.rs`), and whoever is
+//! left at the end of a drain.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,75 +10,69 @@ use roost_wire::device::ToDevice;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::Worker;
-use crate::conn::Conn;
+use super::{Place, Worker};
+use crate::conn::{Conn, Stage};
+use crate::shed::{Farewell, Why};
 
-/// Between two batches of closes.
-const STEP: Duration = Duration::from_millis(50);
-/// So many are closed before other work gets a turn.
+/// So many are sent away before other work gets a turn.
 const CONNECTIONS: usize = 64;
 /// How much longer than the close handshake the last releases may take.
 const RELEASE: Duration = Duration::from_secs(2);
+/// The least that a device waits before it comes back: its new node is to hear of the old session's end
+/// first.
+const RETRY_MS: u64 = 250;
 
-/// Closes everybody within `within`, waits for the peers, forces the rest, and answers with how many
-/// had to be forced.
-pub(super) async fn run(worker: Rc<Worker>, within: Duration, done: oneshot::Sender<u64>) {
-    let mut conns = worker.all();
-    shuffle(&worker, &mut conns);
-    let steps = usize::try_from(within.as_millis() / STEP.as_millis()).unwrap_or(1).max(1);
-    let batch = conns.len().div_ceil(steps).max(1);
-    while !conns.is_empty() {
-        // Let go as they are closed: a connection that is held here would count as open.
-        let some = conns.split_off(conns.len().saturating_sub(batch));
-        for few in some.chunks(CONNECTIONS) {
-            for conn in few {
-                send_away(&worker, conn, within);
-            }
-            tokio::task::yield_now().await;
+/// Where every connection is, or every device with a session.
+pub(super) fn roster(worker: &Worker, devices_only: bool) -> Vec<Place> {
+    let wanted = |conn: &Rc<Conn>| !devices_only || conn.live_session().is_some();
+    worker.all().into_iter().filter(wanted).map(|conn| conn.place).collect()
+}
+
+/// Tells these connections to go, a few at a time.
+pub(super) async fn send_away(worker: Rc<Worker>, places: Vec<Place>, farewell: Farewell) {
+    for some in places.chunks(CONNECTIONS) {
+        for conn in some.iter().filter_map(|place| worker.find(*place)) {
+            depart(&worker, &conn, farewell);
         }
-        drop(some);
-        if !conns.is_empty() {
-            tokio::time::sleep(STEP).await;
-        }
+        tokio::task::yield_now().await;
     }
+}
+
+/// Tells whoever is left to go, waits for the peers, forces the rest, and says so.
+pub(super) async fn finish(worker: Rc<Worker>, done: oneshot::Sender<()>) {
     // Those whose handshake was under way.
     for conn in worker.all() {
-        send_away(&worker, &conn, within);
+        depart(&worker, &conn, Farewell { why: Why::Draining, spread: Duration::from_secs(1) });
     }
     let patience = worker.edge.config.timeouts.close;
-    let mut forced = 0;
     if !empty_within(&worker, patience).await {
         for conn in worker.all() {
-            forced += 1;
-            worker.edge.telemetry.node.drain_forced(1);
-            conn.kill();
+            if conn.stage() != Stage::Over {
+                worker.edge.closed_by_force();
+                conn.kill();
+            }
         }
         if !empty_within(&worker, RELEASE).await {
             tracing::warn!(worker = worker.index, "some sessions could not be released in time");
         }
     }
-    if done.send(forced).is_err() {
+    if done.send(()).is_err() {
         tracing::debug!("nobody waits for the drain any more");
     }
 }
 
-/// `goaway`, then the close frame. The whole fleet is not to come back in one instant.
-fn send_away(worker: &Worker, conn: &Rc<Conn>, within: Duration) {
-    if conn.live_session().is_some() {
-        let spread = u64::try_from(within.as_millis()).unwrap_or(0).clamp(1_000, 30_000);
-        conn.say(&ToDevice::Goaway {
-            reason: "draining".into(),
-            retry_after_ms: Some(250 + worker.random_below(spread)),
-        });
+/// `goaway`, then what waits for the socket, the session's release and the close frame. Devices are not
+/// all to come back in one instant.
+pub(crate) fn depart(worker: &Worker, conn: &Rc<Conn>, farewell: Farewell) {
+    if conn.live_session().is_none() {
+        return conn.close_planned(ErrorCode::Draining, Initiator::Hub);
     }
-    conn.close_planned(ErrorCode::Draining, Initiator::Hub);
-}
-
-fn shuffle(worker: &Worker, conns: &mut [Rc<Conn>]) {
-    for last in (1..conns.len()).rev() {
-        let other = worker.random_below(last as u64 + 1);
-        conns.swap(last, usize::try_from(other).unwrap_or(last));
-    }
+    let spread = u64::try_from(farewell.spread.as_millis()).unwrap_or(u64::MAX);
+    conn.say(&ToDevice::Goaway {
+        reason: farewell.why.as_str().into(),
+        retry_after_ms: Some(RETRY_MS + worker.random_below(spread)),
+    });
+    conn.depart(farewell.why.as_str());
 }
 
 async fn empty_within(worker: &Worker, patience: Duration) -> bool {

@@ -4,11 +4,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use roost_telemetry::metrics::labels::{DeliveryPath, Direction, DropReason, MessageKind};
+use roost_telemetry::metrics::labels::{
+    DeliveryPath, Direction, DropReason, GapCause, MessageKind,
+};
 use tokio::sync::mpsc;
 
-use super::inbox::Lost;
-use super::{Place, Publication, Worker};
+use super::inbox::{Lost, Told};
+use super::{Place, Publication, Worker, jobs};
 use crate::conn::{Class, Sent};
 
 /// So many sockets are written before other work gets a turn, for one publication or for several.
@@ -17,13 +19,20 @@ const SLICE: usize = 64;
 /// Hands out what comes until the node is gone.
 pub(super) async fn run(
     worker: Rc<Worker>,
-    mut publications: mpsc::Receiver<Publication>,
+    mut publications: mpsc::Receiver<Told>,
     lost: Arc<Lost>,
 ) {
     let mut found = Vec::new();
     let mut written = 0;
-    while let Some(publication) = publications.recv().await {
-        lost.taken_out(&publication);
+    while let Some(told) = publications.recv().await {
+        lost.taken_out(&told);
+        let publication = match told {
+            Told::Publication(publication) => publication,
+            Told::Gap(cause) => {
+                jobs::tell_gap(&worker, cause).await;
+                continue;
+            }
+        };
         let Publication { tenant, topic, .. } = &publication;
         worker.subscribers.borrow().find(tenant, topic, &mut found);
         for slice in found.chunks(SLICE) {
@@ -37,6 +46,9 @@ pub(super) async fn run(
         if !found.is_empty() {
             let latency = worker.edge.store.clock.now().since(publication.time);
             worker.edge.metrics().delivered(DeliveryPath::Publication, latency);
+        }
+        if lost.gap_is_due() {
+            jobs::tell_gap(&worker, GapCause::Dropped).await;
         }
     }
 }

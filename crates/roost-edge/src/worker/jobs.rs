@@ -1,12 +1,14 @@
 //! What the rest of the node asks of a worker.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use roost_cluster::{NodeEvent, Revalidated, SessionClaim};
 use roost_telemetry::metrics::labels::{GapCause, ResumeOutcome};
 use roost_types::{NodeId, SessionId};
 use tokio::sync::mpsc;
 
+use super::inbox::{Aside, Lost};
 use super::{Job, Place, Worker, drain};
 use crate::conn::Conn;
 use crate::session::{self, mail};
@@ -17,9 +19,10 @@ const TURN: u32 = 64;
 const CONNECTIONS: usize = 64;
 
 /// Does what is asked until the node is gone.
-pub(super) async fn run(worker: Rc<Worker>, mut jobs: mpsc::Receiver<Job>) {
+pub(super) async fn run(worker: Rc<Worker>, mut jobs: mpsc::Receiver<Job>, lost: Arc<Lost>) {
     let mut done: u32 = 0;
     while let Some(job) = jobs.recv().await {
+        lost.job_taken_out(&job);
         perform(&worker, job);
         done = done.wrapping_add(1);
         if done.is_multiple_of(TURN) {
@@ -43,12 +46,17 @@ fn perform(worker: &Rc<Worker>, job: Job) {
         Job::Disconnect(place, reason) => {
             with(worker, place, |conn| mail::disconnect(conn, &reason));
         }
-        Job::Gap(cause) => tell_gap(worker, cause),
         // Nobody listens where the caller gave up.
         Job::Claims(answer) => drop(answer.send(claims(worker))),
         Job::Confirmed(sessions) => confirmed(worker, &sessions),
-        Job::Drain(within, done) => {
-            tokio::task::spawn_local(drain::run(Rc::clone(worker), within, done));
+        Job::Roster { devices_only, answer } => {
+            drop(answer.send(drain::roster(worker, devices_only)));
+        }
+        Job::SendAway(places, farewell) => {
+            tokio::task::spawn_local(drain::send_away(Rc::clone(worker), places, farewell));
+        }
+        Job::Finish(done) => {
+            tokio::task::spawn_local(drain::finish(Rc::clone(worker), done));
         }
     }
 }
@@ -72,17 +80,24 @@ pub(super) fn read_all_mail(worker: &Worker) {
     worker.all().iter().for_each(|conn| mail::read_later(conn));
 }
 
-/// Tells every subscriber of a gap, beside other work.
-pub(super) fn tell_gap(worker: &Worker, cause: GapCause) {
-    let conns = worker.all();
-    tokio::task::spawn_local(async move {
-        for some in conns.chunks(CONNECTIONS) {
-            for conn in some {
-                session::tell_gap(conn, cause, |_| true);
-            }
-            tokio::task::yield_now().await;
+/// Tells every subscriber of a gap, before anything that was published after it.
+pub(super) async fn tell_gap(worker: &Worker, cause: GapCause) {
+    for some in worker.all().chunks(CONNECTIONS) {
+        for conn in some {
+            session::tell_gap(conn, cause, |_| true);
         }
-    });
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Does what found no room in the queue.
+pub(super) fn make_good(worker: &Rc<Worker>, aside: Aside) {
+    for (place, reason) in aside.disconnects {
+        with(worker, place, |conn| mail::disconnect(conn, &reason));
+    }
+    for (place, command) in aside.cancels {
+        with(worker, place, |conn| mail::cancel(conn, command));
+    }
 }
 
 fn claims(worker: &Worker) -> Vec<(Place, SessionClaim)> {

@@ -3,9 +3,9 @@
 //!
 //! Here: what a worker holds. `run.rs` has its thread and tasks, `jobs.rs` what the node asks of it,
 //! `fanout.rs` hands publications to sockets, `reports.rs` tells the store what was sent, `drain.rs`
-//! closes everything.
+//! sends devices away.
 
-mod drain;
+pub(crate) mod drain;
 mod fanout;
 mod inbox;
 mod jobs;
@@ -17,8 +17,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use roost_types::{SessionId, TenantId, TopicFilter};
+use roost_types::{TenantId, TopicFilter};
 use slab::Slab;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,7 @@ pub(crate) use self::run::start;
 use self::subscribers::Subscribers;
 use crate::conn::Conn;
 use crate::edge::Edge;
+use crate::random::Random;
 use crate::session::end::Unreleased;
 use crate::wheel::{Ticks, Wheel};
 
@@ -70,7 +72,7 @@ pub(crate) struct Worker {
     /// Sessions whose mailbox is to be read when the lease is valid.
     mail_later: RefCell<VecDeque<Place>>,
     unreleased: RefCell<VecDeque<Unreleased>>,
-    random: Cell<u64>,
+    random: Random,
 }
 
 /// While held, a session's end is being told to the store.
@@ -80,7 +82,6 @@ pub(crate) struct Releasing(Rc<Worker>);
 
 impl Worker {
     pub(crate) fn new(edge: Arc<Edge>, index: u16) -> Rc<Self> {
-        let seed = u128::from_be_bytes(*SessionId::random().as_bytes());
         Rc::new(Self {
             edge,
             index,
@@ -97,7 +98,7 @@ impl Worker {
             subscribers: RefCell::default(),
             mail_later: RefCell::default(),
             unreleased: RefCell::default(),
-            random: Cell::new((seed >> 64) as u64 | 1),
+            random: Random::new(),
         })
     }
 
@@ -181,14 +182,18 @@ impl Worker {
         }
     }
 
-    /// A number below `bound`, or 0 for a bound of 0: for jitter and shuffling, not for secrets.
+    /// How old a new connection may become; `None` for as old as it will.
+    pub(crate) fn age_of_a_connection(&self) -> Option<Duration> {
+        let config = &self.edge.config;
+        let age = config.max_connection_age?;
+        let jitter = config.max_connection_age_jitter.unwrap_or(age / 4);
+        let jitter = self.random_below(u64::try_from(jitter.as_millis()).unwrap_or(u64::MAX));
+        Some(age + Duration::from_millis(jitter))
+    }
+
+    /// A number below `bound`, or 0 for a bound of 0: for jitter, not for secrets.
     pub(crate) fn random_below(&self, bound: u64) -> u64 {
-        let mut x = self.random.get();
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        self.random.set(x);
-        x.checked_rem(bound).unwrap_or(0)
+        self.random.below(bound)
     }
 }
 

@@ -8,7 +8,8 @@ use std::rc::Rc;
 
 use futures_util::future::join_all;
 use roost_cluster::{Report, Reported, StoreError};
-use roost_types::{CommandId, DeviceKey, SessionId};
+use roost_telemetry::trace::SpanKind;
+use roost_types::{CommandId, DeviceKey, SessionId, TraceContext};
 use tokio::sync::Notify;
 
 use super::{Place, Worker};
@@ -26,6 +27,8 @@ pub(crate) struct SentReport {
     pub(crate) device: DeviceKey,
     pub(crate) session: SessionId,
     pub(crate) command: CommandId,
+    /// Where its trace stands, if it has one.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 /// Reports that wait to be made.
@@ -81,8 +84,10 @@ pub(super) async fn run(worker: Rc<Worker>) {
 /// Makes one report; `false` where the store failed and it waits again.
 async fn make(worker: &Rc<Worker>, report: SentReport) -> bool {
     let mailboxes = &worker.edge.store.mailboxes;
-    let made =
-        mailboxes.report(&report.device, report.session, &report.command, &Report::Sent).await;
+    let tracer = &worker.edge.telemetry.tracer;
+    let span = tracer.follow("report sent", SpanKind::Internal, report.trace);
+    let made = mailboxes.report(&report.device, report.session, &report.command, &Report::Sent);
+    let made = span.within(made).await;
     match made {
         Ok(Reported::Applied { command, waiting, more }) => {
             reports::tell_waiting(&worker.edge, *command, &waiting).await;

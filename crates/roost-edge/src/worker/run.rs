@@ -1,7 +1,6 @@
 //! A worker's thread: its runtime, its tasks, its clock.
 
 use std::io;
-use std::net::TcpListener as StdListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -9,14 +8,13 @@ use std::thread::JoinHandle;
 use roost_cluster::StoreHealth;
 use roost_telemetry::metrics::WorkerIndex;
 use roost_telemetry::metrics::labels::{GapCause, SessionState};
-use tokio::net::TcpListener;
 use tokio::task::{JoinSet, LocalSet, spawn_local};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::{Received, Worker, fanout, jobs, reports};
 use crate::edge::Edge;
-use crate::listen;
+use crate::listen::{self, WorkerListeners};
 use crate::session::{end, mail};
 use crate::wheel::{TICK, Ticks};
 
@@ -33,15 +31,14 @@ const RELEASES_PER_TICK: usize = 250;
 pub(crate) fn start(
     edge: Arc<Edge>,
     index: u16,
-    listener: StdListener,
+    listeners: WorkerListeners,
     received: Received,
     stop: CancellationToken,
 ) -> io::Result<JoinHandle<()>> {
-    listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let run = move || {
         let local = LocalSet::new();
-        local.block_on(&runtime, main(edge, index, listener, received, stop));
+        local.block_on(&runtime, main(edge, index, listeners, received, stop));
     };
     std::thread::Builder::new().name(format!("edge-{index}")).spawn(run)
 }
@@ -49,26 +46,33 @@ pub(crate) fn start(
 async fn main(
     edge: Arc<Edge>,
     index: u16,
-    listener: StdListener,
+    listeners: WorkerListeners,
     received: Received,
     stop: CancellationToken,
 ) {
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
+    let listeners = match listeners.open() {
+        Ok(listeners) => listeners,
         Err(error) => {
-            tracing::error!(index, %error, "a worker cannot use its listener");
+            tracing::error!(index, %error, "a worker cannot use its listeners");
             return;
         }
     };
     let worker = Worker::new(Arc::clone(&edge), index);
     // None of these ends before the local set does, when `stop` comes.
     let mut tasks = JoinSet::new();
-    tasks.spawn_local(jobs::run(Rc::clone(&worker), received.jobs));
+    tasks.spawn_local(jobs::run(Rc::clone(&worker), received.jobs, Arc::clone(&received.lost)));
     let lost = Arc::clone(&received.lost);
     tasks.spawn_local(fanout::run(Rc::clone(&worker), received.publications, lost));
     tasks.spawn_local(reports::run(Rc::clone(&worker)));
     tasks.spawn_local(keep_time(Rc::clone(&worker), Arc::clone(&received.lost)));
-    let listening = spawn_local(listen::run(Rc::clone(&worker), listener));
+    if index == 0 {
+        let edge = Arc::clone(&edge);
+        tasks.spawn_local(async move { edge.obey().await });
+    }
+    let mut listening = JoinSet::new();
+    for (listener, tls) in listeners {
+        listening.spawn_local(listen::run(Rc::clone(&worker), listener, tls));
+    }
     tokio::select! {
         biased;
         () = edge.closing.cancelled() => {}
@@ -79,8 +83,10 @@ async fn main(
         }
     }
     worker.closing.cancel();
-    if listening.await.is_err() {
-        tracing::error!(index, "a worker's listening task failed");
+    while let Some(ended) = listening.join_next().await {
+        if ended.is_err() {
+            tracing::error!(index, "a worker's listening task failed");
+        }
     }
     stop.cancelled().await;
 }
@@ -115,8 +121,10 @@ async fn keep_time(worker: Rc<Worker>, lost: Arc<super::inbox::Lost>) {
                 tokio::task::yield_now().await;
             }
         }
-        if lost.take_publications() {
-            jobs::tell_gap(&worker, GapCause::Dropped);
+        jobs::make_good(&worker, lost.take_aside());
+        // The queue may have run empty just before the loss was noted.
+        if lost.gap_is_due() {
+            jobs::tell_gap(&worker, GapCause::Dropped).await;
         }
         if lost.take_jobs() {
             tracing::warn!(
@@ -124,6 +132,11 @@ async fn keep_time(worker: Rc<Worker>, lost: Arc<super::inbox::Lost>) {
                 "a worker was too slow for the node's events; it reads every mailbox"
             );
             jobs::read_all_mail(&worker);
+        }
+        if worker.index == 0
+            && let Some(bucket) = &worker.edge.bucket
+        {
+            worker.edge.metrics().set_admission_tokens(bucket.tokens());
         }
         let valid = worker.edge.lease.is_valid();
         if valid != was_valid {

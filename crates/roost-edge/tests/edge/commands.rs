@@ -6,7 +6,7 @@ use roost_cluster::{Initiator, NodeEvent, SessionHolder as _};
 use roost_types::CommandState;
 use serde_json::json;
 
-use crate::support::{TestEdge, hub, key};
+use crate::support::{TestEdge, hub, key, offer};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -85,7 +85,7 @@ async fn a_push_that_was_missed_is_made_good_from_the_mailbox() {
     let session =
         edge.store.sessions.get(&key("d")).await.unwrap().unwrap().session.unwrap().session;
     // Enqueued and never pushed.
-    edge.store.mailboxes.enqueue(&key("d"), &spec(&edge, "lost"), None).await.unwrap();
+    edge.store.mailboxes.enqueue(&key("d"), offer(&spec(&edge, "lost"))).await.unwrap();
     edge.send_command("d", "next", MINUTE).await;
     assert_eq!(device.expect("command").await["command_id"], "lost");
     assert_eq!(device.expect("command").await["command_id"], "next");
@@ -98,13 +98,8 @@ async fn a_push_that_was_missed_is_made_good_from_the_mailbox() {
 }
 
 fn spec(edge: &TestEdge, id: &str) -> roost_types::CommandSpec {
-    roost_types::CommandSpec {
-        id: roost_types::CommandId::new(id).unwrap(),
-        name: "x".into(),
-        payload: None,
-        headers: vec![],
-        expires: edge.store.clock.now().plus(MINUTE),
-    }
+    let expires = edge.store.clock.now().plus(MINUTE);
+    roost_types::CommandSpec::new(roost_types::CommandId::new(id).unwrap(), "x", expires)
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed set-up step should fail the test")]
 
 mod commands;
+mod drain;
+mod history;
 mod hostile;
 mod lifecycle;
 mod outage;

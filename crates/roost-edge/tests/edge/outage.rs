@@ -18,7 +18,7 @@ use roost_types::{
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
-use crate::support::{TestEdge, hub, key, request, upgrade_request};
+use crate::support::{TestEdge, hub, key, offer, request, upgrade_request};
 
 /// A store with a switch. Only what edges use is cut; the test itself asks the store behind it.
 #[derive(Debug)]
@@ -102,17 +102,24 @@ impl Sessions for Cut {
     async fn end_sessions_of(&self, node: &NodeRef) -> Result<u64, StoreError> {
         self.behind.sessions.end_sessions_of(node).await
     }
+    async fn history(&self, d: &DeviceKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
+        self.behind.sessions.history(d, limit).await
+    }
+    async fn note_refusal(
+        &self,
+        d: &DeviceKey,
+        s: SessionId,
+        r: &Refusal,
+    ) -> Result<(), StoreError> {
+        self.check()?;
+        self.behind.sessions.note_refusal(d, s, r).await
+    }
 }
 
 #[async_trait]
 impl Mailboxes for Cut {
-    async fn enqueue(
-        &self,
-        d: &DeviceKey,
-        s: &CommandSpec,
-        w: Option<&NodeId>,
-    ) -> Result<Enqueued, StoreError> {
-        self.behind.mailboxes.enqueue(d, s, w).await
+    async fn enqueue(&self, d: &DeviceKey, o: Offer<'_>) -> Result<Enqueued, StoreError> {
+        self.behind.mailboxes.enqueue(d, o).await
     }
     async fn read(&self, d: &DeviceKey, s: SessionId, after: u64) -> Result<Batch, StoreError> {
         self.check()?;
@@ -142,10 +149,21 @@ impl Mailboxes for Cut {
     async fn list(
         &self,
         d: &DeviceKey,
-        s: Option<CommandState>,
+        f: &CommandFilter,
         p: &PageRequest,
     ) -> Result<Page<Command>, StoreError> {
-        self.behind.mailboxes.list(d, s, p).await
+        self.behind.mailboxes.list(d, f, p).await
+    }
+    async fn dead(&self, t: &TenantId, p: &PageRequest) -> Result<Page<Command>, StoreError> {
+        self.behind.mailboxes.dead(t, p).await
+    }
+    async fn settle_dead(
+        &self,
+        d: &DeviceKey,
+        i: &CommandId,
+        r: &CommandId,
+    ) -> Result<bool, StoreError> {
+        self.behind.mailboxes.settle_dead(d, i, r).await
     }
     async fn sweep(&self) -> Result<Vec<SweepFinding>, StoreError> {
         self.behind.mailboxes.sweep().await
@@ -228,7 +246,7 @@ async fn what_an_outage_left_undone_is_done_after_it() {
     let leaver = edge.device("leaves").await;
     cut.set(true);
     // Delivered, since the lease is valid still; the report and the release fail.
-    edge.store.mailboxes.enqueue(&key("stays"), &spec(&edge), None).await.unwrap();
+    edge.store.mailboxes.enqueue(&key("stays"), offer(&spec(&edge))).await.unwrap();
     let session = edge.store.sessions.get(&key("stays")).await.unwrap().unwrap().session.unwrap();
     let command = Box::new(edge.command("stays", "c1").await);
     let event = NodeEvent::Deliver { session: session.session, command, prev: 0 };
@@ -244,13 +262,7 @@ async fn what_an_outage_left_undone_is_done_after_it() {
 }
 
 fn spec(edge: &TestEdge) -> CommandSpec {
-    CommandSpec {
-        id: CommandId::new("c1").unwrap(),
-        name: "x".into(),
-        payload: None,
-        headers: vec![],
-        expires: edge.store.clock.now().plus(MINUTE),
-    }
+    CommandSpec::new(CommandId::new("c1").unwrap(), "x", edge.store.clock.now().plus(MINUTE))
 }
 
 #[tokio::test]
@@ -267,7 +279,7 @@ async fn a_push_from_before_the_sessions_were_confirmed_is_not_believed() {
     };
     cut.behind.sessions.release(&key("d"), session, &close).await.unwrap();
     let spec = spec(&edge);
-    cut.behind.mailboxes.enqueue(&key("d"), &spec, None).await.unwrap();
+    cut.behind.mailboxes.enqueue(&key("d"), offer(&spec)).await.unwrap();
     let command = Box::new(edge.command("d", "c1").await);
     cut.behind.mailboxes.cancel(&key("d"), &spec.id).await.unwrap();
     edge.handle.edge().revalidate().await.unwrap();
@@ -296,23 +308,35 @@ async fn the_old_owner_is_told_of_a_takeover_until_it_hears() {
     new.expect_alive().await;
 }
 
-/// Gives everybody a credential that is about to end.
-#[derive(Debug)]
-struct Ending;
+/// Gives everybody a credential that is about to end: each time a little later, so that a busy machine
+/// comes to the end of a handshake before it.
+#[derive(Debug, Default)]
+struct Ending(AtomicU32);
 
 impl DeviceAuthenticator for Ending {
     fn authenticate(&self, _: Option<&Credential>, now: UnixMillis) -> Result<Identity, AuthError> {
+        let times = self.0.fetch_add(1, Ordering::SeqCst) + 1;
         Ok(Identity {
             tenant: TenantId::default(),
             device: DeviceId::new("d").unwrap(),
-            expires_at: Some(now.minus(LEEWAY).plus(Duration::from_millis(300))),
+            expires_at: Some(now.minus(LEEWAY).plus(Duration::from_millis(300) * times * times)),
         })
     }
 }
 
 #[tokio::test]
 async fn a_credential_ends_its_connection() {
-    let edge = TestEdge::start_with(&hub(), "a", EdgeConfig::default(), Arc::new(Ending)).await;
-    let mut device = edge.device("d").await;
-    device.expect_end("CREDENTIAL_EXPIRED", 4401).await;
+    let ending = Arc::new(Ending::default());
+    let edge = TestEdge::start_with(&hub(), "a", EdgeConfig::default(), ending).await;
+    for _ in 0..10 {
+        let mut device = edge.connect("d").await;
+        device.send(json!({"type": "hello"})).await;
+        let first = device.json().await;
+        if first["type"] == "welcome" {
+            return device.expect_end("CREDENTIAL_EXPIRED", 4401).await;
+        }
+        // It ended before the machine had read the hello.
+        assert_eq!(first["code"], "CREDENTIAL_EXPIRED", "{first}");
+    }
+    panic!("no credential was long enough for this machine");
 }

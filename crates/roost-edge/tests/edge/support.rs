@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use roost_auth::{DeviceAuthenticator, InsecureAuthenticator};
 use roost_cluster::{
-    Enqueued, HubClock, LastClose, Lease, MemoryHub, NodeEvent, NodeInfo, NodeRef, Roles, Store,
-    StoreSettings, Switchboard,
+    Enqueued, HubClock, LastClose, Lease, MemoryHub, NodeEvent, NodeInfo, NodeRef, Offer, Roles,
+    Store, StoreSettings, Switchboard,
 };
 use roost_edge::{Edge, EdgeConfig, EdgeHandle, EdgeParts, bind_workers};
 use roost_telemetry::Telemetry;
@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Far beyond anything a working edge needs; a test that meets it has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two looks at something that tells nobody when it changes.
 const LOOK: Duration = Duration::from_millis(5);
@@ -31,6 +31,11 @@ const LOOK: Duration = Duration::from_millis(5);
 /// Waits for something that must come.
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what).await.expect("it comes in time")
+}
+
+/// A command that nobody waits for.
+pub(crate) fn offer(spec: &CommandSpec) -> Offer<'_> {
+    Offer { spec, waiting: None, durability: None }
 }
 
 /// A store for several nodes.
@@ -130,16 +135,12 @@ impl TestEdge {
 
     /// What a control node does: enqueue, and push where it is dispatched at once.
     pub(crate) async fn send_command(&self, device: &str, id: &str, ttl: Duration) -> Command {
-        let spec = CommandSpec {
-            id: CommandId::new(id).unwrap(),
-            name: "reboot".into(),
-            payload: Some(Payload::json("{\"delay_s\": 5}".into())),
-            headers: vec![],
-            expires: self.store.clock.now().plus(ttl),
-        };
+        let expires = self.store.clock.now().plus(ttl);
+        let mut spec = CommandSpec::new(CommandId::new(id).unwrap(), "reboot", expires);
+        spec.payload = Some(Payload::json("{\"delay_s\": 5}".into()));
         let key = key(device);
-        let enqueued = self.store.mailboxes.enqueue(&key, &spec, None).await.unwrap();
-        let Enqueued::Accepted { command, dispatch } = enqueued else {
+        let enqueued = self.store.mailboxes.enqueue(&key, offer(&spec)).await.unwrap();
+        let Enqueued::Accepted { command, dispatch, .. } = enqueued else {
             panic!("the command was not accepted: {enqueued:?}");
         };
         if let Some(dispatch) = dispatch {

@@ -9,6 +9,10 @@ use crate::control::v1;
 pub const DEFAULT_PAGE: usize = 50;
 /// How many entries a page has at the most.
 pub const MAX_PAGE: usize = 1000;
+/// How many entries of a device's history are given where the caller does not say.
+pub const DEFAULT_HISTORY: usize = 64;
+/// How many at the most.
+pub const MAX_HISTORY: usize = 10_000;
 
 /// The field `device_id`, which every call needs that has it.
 pub fn device_id(text: &str) -> Result<DeviceId, Violation> {
@@ -18,6 +22,23 @@ pub fn device_id(text: &str) -> Result<DeviceId, Violation> {
 /// The field `command_id` where it is needed.
 pub fn command_id(text: &str) -> Result<CommandId, Violation> {
     CommandId::new(text).map_err(|error| id_violation("command_id", &error))
+}
+
+/// The field `node_id` where it is needed.
+pub fn node_id(text: &str) -> Result<NodeId, Violation> {
+    NodeId::new(text).map_err(|error| id_violation("node_id", &error))
+}
+
+/// The field `limit` of a history: the default for 0.
+pub fn history_limit(value: i32) -> Result<usize, Violation> {
+    match usize::try_from(value) {
+        Ok(0) => Ok(DEFAULT_HISTORY),
+        Ok(limit) if limit <= MAX_HISTORY => Ok(limit),
+        _ => Err(Violation::invalid(
+            "limit",
+            format!("is {value}; it must be 0 (for {DEFAULT_HISTORY}) to {MAX_HISTORY}"),
+        )),
+    }
 }
 
 /// The field `session_id` where it narrows a request; empty is none.
@@ -96,6 +117,8 @@ mod tests {
         assert_eq!(page_size(7), Ok(7));
         assert_eq!(page_size(i32::MAX), Ok(MAX_PAGE));
         assert!(page_size(-1).is_err());
+        assert_eq!((history_limit(0), history_limit(10_000)), (Ok(64), Ok(10_000)));
+        assert!(history_limit(10_001).is_err() && history_limit(-1).is_err());
         assert!(page_size(i32::MIN).is_err());
     }
 }

@@ -12,10 +12,13 @@ mod payload;
 mod time;
 mod violation;
 
-pub use command::{CommandRef, DEFAULT_WAIT, MAX_WAIT, SendCommand, Wait, command_state};
+pub use command::{
+    BatchSend, CommandRef, DEFAULT_WAIT, ListCommands, ListDead, MAX_BATCH, MAX_WAIT, Redrive,
+    SendCommand, Wait, WatchCommand, WatchCursor, send_and_watch,
+};
 pub use fields::{
-    DEFAULT_PAGE, MAX_PAGE, command_id, device_id, node_id_filter, page_size, presence_filter,
-    session_id_filter,
+    DEFAULT_HISTORY, DEFAULT_PAGE, MAX_HISTORY, MAX_PAGE, command_id, device_id, history_limit,
+    node_id, node_id_filter, page_size, presence_filter, session_id_filter,
 };
 pub use headers::{
     MAX_HEADER_NAME_BYTES, MAX_HEADER_VALUE_BYTES, MAX_HEADERS, headers, headers_out,

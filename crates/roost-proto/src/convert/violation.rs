@@ -44,6 +44,12 @@ impl Violation {
     pub(super) fn invalid(field: &str, description: impl Into<String>) -> Self {
         Self::new(ErrorCode::FieldInvalid, field, description)
     }
+
+    /// The same where the message that has the field is itself a field of the request.
+    fn within(mut self, parent: &str) -> Self {
+        self.field = format!("{parent}.{}", self.field);
+        self
+    }
 }
 
 impl fmt::Display for Violation {
@@ -104,6 +110,16 @@ impl Checks {
     /// The value, or a note of what is wrong with it.
     pub(super) fn take<T>(&mut self, checked: Result<T, Violation>) -> Option<T> {
         checked.map_err(|violation| self.0.push(violation)).ok()
+    }
+
+    /// Notes what is wrong with a field that stands for itself.
+    pub(super) fn note(&mut self, violation: Violation) {
+        self.0.push(violation);
+    }
+
+    /// What was noted about a message that is itself the field `parent` of the request.
+    pub(super) fn note_within(&mut self, parent: &str, inner: Self) {
+        self.0.extend(inner.0.into_iter().map(|violation| violation.within(parent)));
     }
 
     /// The whole if every part is there and nothing was noted, else what was noted.

@@ -1,6 +1,8 @@
 //! What nodes write on channels: envelopes, and the events and publications in them. The parts that also
 //! stand in records are in `codec.rs`.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use prost::Message as _;
 use roost_cluster::{NodeEvent, StoreError};
@@ -11,10 +13,11 @@ use roost_types::{
 };
 
 use crate::codec::{
-    body, device, device_key, headers, payload, progress, progress_of, read_headers, read_payload,
-    result, result_of, session, session_bytes, spec, state, state_number,
+    body, device, device_key, headers, late, late_of, payload, progress, progress_of, read_headers,
+    read_payload, result, result_of, session, session_bytes, spec, state, state_number,
 };
 use crate::error::corrupt;
+use crate::store::millis;
 
 /// The version of what is written on channels.
 pub(crate) const VERSION: u8 = 1;
@@ -31,13 +34,13 @@ pub(crate) fn seal(incarnation: u64, kind: wire::node_envelope::Kind) -> Vec<u8>
 }
 
 /// Reads [`seal`]ed bytes; `Corrupt` for a version or a shape that is not ours.
-pub(crate) fn open(bytes: Vec<u8>) -> Result<wire::NodeEnvelope> {
+pub(crate) fn open(bytes: &Bytes) -> Result<wire::NodeEnvelope> {
     match bytes.first() {
         Some(&VERSION) => {}
         Some(other) => return Err(corrupt(format!("an envelope of the unknown version {other}"))),
         None => return Err(corrupt("an empty envelope")),
     }
-    wire::NodeEnvelope::decode(Bytes::from(bytes).slice(1..)).map_err(corrupt)
+    wire::NodeEnvelope::decode(bytes.slice(1..)).map_err(corrupt)
 }
 
 fn command(command: &Command) -> wire::Command {
@@ -56,6 +59,9 @@ fn command(command: &Command) -> wire::Command {
         steps: command.transitions.iter().map(step).collect(),
         progress: command.progress.as_ref().map(progress),
         result: command.result.as_ref().map(result),
+        revision: command.revision,
+        late: command.late.as_ref().map(late),
+        redriven_as: command.redriven_as.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }
 
@@ -65,6 +71,7 @@ fn read_command(command: Option<wire::Command>) -> Result<Box<Command>> {
         Ok(Transition { state: state(step.state)?, time: UnixMillis(step.time_ms) })
     };
     let id = CommandId::new(command.id).map_err(corrupt)?;
+    let successor = (!command.redriven_as.is_empty()).then(|| CommandId::new(command.redriven_as));
     let handed_to = (!command.session.is_empty()).then(|| session(&command.session));
     Ok(Box::new(Command {
         device: device_key(command.device)?,
@@ -77,6 +84,9 @@ fn read_command(command: Option<wire::Command>) -> Result<Box<Command>> {
         transitions: command.steps.into_iter().map(step).collect::<Result<_>>()?,
         progress: command.progress.map(progress_of),
         result: command.result.map(result_of).transpose()?,
+        revision: command.revision,
+        late: command.late.map(late_of).transpose()?,
+        redriven_as: successor.transpose().map_err(corrupt)?,
     }))
 }
 
@@ -155,6 +165,13 @@ pub(crate) fn event(event: &NodeEvent) -> wire::node_envelope::Kind {
             })
         }
         NodeEvent::CommandUpdate(found) => Kind::CommandUpdate(command(found)),
+        NodeEvent::DrainNode { over } => {
+            Kind::DrainNode(wire::DrainNode { over_ms: millis(*over) })
+        }
+        NodeEvent::UndrainNode => Kind::UndrainNode(wire::UndrainNode {}),
+        NodeEvent::Rebalance { surplus, over } => {
+            Kind::Rebalance(wire::Rebalance { surplus: *surplus, over_ms: millis(*over) })
+        }
     }
 }
 
@@ -188,6 +205,14 @@ pub(crate) fn read_event(kind: wire::node_envelope::Kind) -> Result<Option<NodeE
             reason: found.reason.into(),
         },
         Kind::CommandUpdate(found) => NodeEvent::CommandUpdate(read_command(Some(found))?),
+        Kind::DrainNode(found) => {
+            NodeEvent::DrainNode { over: Duration::from_millis(found.over_ms) }
+        }
+        Kind::UndrainNode(_) => NodeEvent::UndrainNode,
+        Kind::Rebalance(found) => NodeEvent::Rebalance {
+            surplus: found.surplus,
+            over: Duration::from_millis(found.over_ms),
+        },
         Kind::Publication(_) | Kind::FilterChange(_) | Kind::FilterAck(_) => return Ok(None),
     }))
 }
@@ -195,7 +220,10 @@ pub(crate) fn read_event(kind: wire::node_envelope::Kind) -> Result<Option<NodeE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use roost_types::{DeviceKey, SessionId};
+    use roost_types::{
+        CommandResult, CommandSpec, CommandState, DeviceKey, LateResult, Payload, Progress,
+        ResultStatus, SessionId,
+    };
 
     #[test]
     fn the_wire_format_is_pinned() {
@@ -205,9 +233,45 @@ mod tests {
         assert_eq!(bytes, [&head[..], &[0xab; 16]].concat());
         let device = DeviceKey::new(TenantId::default(), DeviceId::new("d").unwrap());
         let drain = NodeEvent::Drain { device, session: SessionId::from_bytes([1; 16]) };
-        let envelope = open(seal(0, event(&drain))).unwrap();
+        let envelope = open(&seal(0, event(&drain)).into()).unwrap();
         assert_eq!(envelope.incarnation, 0);
         assert_eq!(read_event(envelope.kind.unwrap()).unwrap(), Some(drain));
+    }
+
+    #[test]
+    fn a_command_passes_with_all_that_is_known_of_it() {
+        let result = CommandResult {
+            payload: Some(Payload::text("x".into())),
+            error: Some("jammed".into()),
+            payload_dropped: true,
+            ..CommandResult::new(ResultStatus::Failed)
+        };
+        let id = CommandId::new("c1").unwrap();
+        let whole = Command {
+            device: DeviceKey::new(TenantId::default(), DeviceId::new("d").unwrap()),
+            spec: CommandSpec {
+                ordering_key: Some("valve-3".into()),
+                max_attempts: 3,
+                headers: vec![("a".into(), "b".into())],
+                ..CommandSpec::new(id.clone(), "go", UnixMillis(9))
+            },
+            seq: 7,
+            state: CommandState::Dead,
+            attempt: 3,
+            session: Some(SessionId::from_bytes([1; 16])),
+            created: UnixMillis(1),
+            transitions: vec![Transition { state: CommandState::Queued, time: UnixMillis(1) }],
+            progress: Some(Progress { percent: Some(1), note: None, time: UnixMillis(2) }),
+            late: Some(LateResult { result: result.clone(), time: UnixMillis(3), count: 2 }),
+            result: Some(result),
+            redriven_as: Some(CommandId::new("c1~2").unwrap()),
+            revision: 12,
+        };
+        let plain = Command { late: None, redriven_as: None, result: None, ..whole.clone() };
+        for command in [whole, plain] {
+            let update = NodeEvent::CommandUpdate(Box::new(command));
+            assert_eq!(read_event(event(&update)).unwrap(), Some(update));
+        }
     }
 
     #[test]
@@ -216,7 +280,7 @@ mod tests {
         let mut newer = good.clone();
         newer[0] = 2;
         for bad in [vec![], vec![0], newer, good[..5].to_vec()] {
-            assert!(matches!(open(bad.clone()), Err(StoreError::Corrupt(_))), "{bad:?}");
+            assert!(matches!(open(&bad.clone().into()), Err(StoreError::Corrupt(_))), "{bad:?}");
         }
         let short = wire::ReplacedDone { session: vec![1; 15].into() };
         let short = wire::node_envelope::Kind::ReplacedDone(short);

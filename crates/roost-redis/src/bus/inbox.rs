@@ -47,10 +47,13 @@ impl Inbox {
         taken
     }
 
-    /// Says that everything was interrupted.
-    pub(super) fn resubscribed(&mut self) {
-        self.events_missing = true;
+    /// Says what was interrupted: what comes for the node itself, topics.
+    pub(super) fn resubscribed(&mut self, node: bool, topics: bool) {
+        self.events_missing |= node;
         self.say_what_is_missing();
+        if !topics {
+            return;
+        }
         let topics = BusEvent::Resubscribed(Resubscribed::Topics);
         if self.sender.try_send(topics).is_err() {
             self.dropped += 1;

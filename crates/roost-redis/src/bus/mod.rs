@@ -4,9 +4,11 @@
 //! that it declared exactly. Wildcard filters have no channels: they stand in a table that every node
 //! has a copy of (`wild.rs`). A publication goes to its topic's channel, and to the own channel of each
 //! node with a matching wildcard; the copy on the topic's channel names those nodes, and they ignore
-//! it. So each node gets it once. `subscriber.rs` keeps the connection; `inbox.rs` queues what it brings.
+//! it. So each node gets it once. `subscriber/` keeps the connections, `feed/` is one; `inbox.rs` queues what they bring. In a cluster the
+//! channels are sharded: each lives with the slot of its name, and a publication goes to that master only.
 
 mod envelope;
+mod feed;
 mod inbox;
 mod subscriber;
 mod table;
@@ -15,7 +17,6 @@ mod wild;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
@@ -30,12 +31,11 @@ use crate::error::StartError;
 use crate::link::Link;
 use crate::store::RedisStore;
 
+use feed::{PLAIN, SHARDED, Verbs};
 use inbox::Inbox;
 pub(crate) use subscriber::BusTask;
 use table::WildTable;
 
-/// How long a wildcard's declaration waits for the slowest node; one that is later misses a little.
-const ACK_PATIENCE: Duration = Duration::from_secs(1);
 /// How many changes of channels may wait for the subscriber. Beyond it their makers wait.
 const REQUESTS: usize = 1_024;
 
@@ -135,11 +135,16 @@ impl BusNode {
         }
     }
 
+    /// How this Redis' channels are called.
+    pub(crate) fn verbs(&self) -> &'static Verbs {
+        if self.link.target().is_cluster() { &SHARDED } else { &PLAIN }
+    }
+
     /// Publishes bytes on channels, all on one way. Gives how many listened to the first.
     async fn send_bytes(&self, channels: &[String], bytes: &[u8]) -> Result<u64, StoreError> {
         let mut pipe = redis::pipe();
         for channel in channels {
-            pipe.cmd("PUBLISH").arg(channel).arg(bytes);
+            pipe.cmd(self.verbs().publish).arg(channel).arg(bytes);
         }
         let found = self.link.ask(RedisCommand::Publish, &mut pipe).await?;
         match found.first() {

@@ -16,9 +16,9 @@ use crate::error::corrupt;
 use crate::reply::Reply;
 use crate::script::{self, Call};
 
+use super::BusNode;
 use super::envelope;
 use super::table::{WildTable, member};
-use super::{ACK_PATIENCE, BusNode};
 
 // === impl BusNode: its part in the table ===
 
@@ -59,7 +59,7 @@ impl BusNode {
             .await;
         if let Ok(listeners) = announced {
             let all = acks.wait_for(|acks| *acks >= listeners);
-            if tokio::time::timeout(ACK_PATIENCE, all).await.is_err() {
+            if tokio::time::timeout(self.link.wildcard_timeout(), all).await.is_err() {
                 tracing::debug!(%filter, "a node is late with a wildcard filter");
             }
         }

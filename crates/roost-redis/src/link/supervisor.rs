@@ -1,128 +1,423 @@
-//! Keeping the connection for commands: signs of life, giving up, connecting again.
+//! Keeping the connections for commands: signs of life, giving up, connecting again; and the table of
+//! masters, which is looked up again whenever something says that it is no longer true.
 //!
 //! A connection that does not answer a PING in time is given up: a paused Redis accepts TCP but answers
-//! nothing.
+//! nothing. One whose server says that it is a replica is given up too.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use redis::AsyncConnectionConfig;
+use redis::{AsyncConnectionConfig, RedisResult, Value};
 use roost_cluster::StoreHealth;
 use roost_telemetry::metrics::labels::{RedisCommand, RedisOutcome, RedisRole};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::check;
-use crate::error::StartError;
+use crate::error::{StartError, refused};
+use crate::target::Shape;
 
 use super::Link;
+use super::lane::{self, Lane};
+use super::master::Master;
+use super::route::{Map, View};
 
 /// How often a connection is asked for a sign of life. With the connect timeout, at which a PING
 /// counts as unanswered, an outage is noticed within a second.
 const PING_EVERY: Duration = Duration::from_millis(400);
+/// A timer that is late by so much says that this process did not run: throttled, paused, moved.
+const STALL: Duration = Duration::from_millis(100);
+/// How often it is asked who is master, if nothing else gives a reason to: sentinels, a cluster.
+const LOOK_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+/// How often while a master does not answer.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// Reasons to look are gathered for so long: a slot that moves brings many.
+const GATHER: Duration = Duration::from_millis(50);
 /// How many requests wait to be written together: 50, the default, halves the rate of PUBLISH.
 const PIPELINE_BUFFER: usize = 1_000;
 /// Reconnection waits a random time up to a bound that doubles between these two.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
+/// A master that is not watched yet, and what waits for its lane.
+pub(super) type Newborn = (Arc<Master>, mpsc::Receiver<lane::Job>);
+
 impl Link {
-    /// Watches the connection and replaces it when it fails, until told to stop.
-    pub(crate) async fn supervise(&self, stop: CancellationToken) {
+    pub(super) async fn first_connect(&self) -> Result<(), StartError> {
+        let view = self.viewer.look().await?;
+        let mut newborn = Vec::new();
+        for address in &view.masters {
+            let (lane, jobs) = Lane::new();
+            let master =
+                Arc::new(Master::new(address.clone(), Arc::clone(&self.config.metrics), lane));
+            self.connect_master(&master).await?;
+            newborn.push((master, jobs));
+        }
+        let masters = newborn.iter().map(|(master, _)| Arc::clone(master)).collect();
+        let map = Map::new(&view, masters);
+        if self.target.is_cluster() && !map.is_sharded() {
+            return Err(StartError::Unreachable("no node of the cluster has slots yet".into()));
+        }
+        self.map.store(Arc::new(map));
+        self.newborn.lock().extend(newborn);
+        self.settle();
+        Ok(())
+    }
+
+    /// Watches the connections and replaces them when they fail, until told to stop.
+    pub(crate) async fn supervise(self: Arc<Self>, stop: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        let newborn = std::mem::take(&mut *self.newborn.lock());
+        for newborn in newborn {
+            self.attend(newborn, &mut tasks);
+        }
+        let ringing = Arc::clone(&self);
+        tasks.spawn(async move { ringing.ring_bells().await });
+        if let Shape::Sentinel { .. } = self.target.shape {
+            let hearing = Arc::clone(&self);
+            tasks.spawn(async move {
+                loop {
+                    hearing.viewer.hear_of_a_switch().await;
+                    hearing.look_again();
+                }
+            });
+        }
         let work = async {
+            if self.target.shape == Shape::Standalone {
+                return std::future::pending().await;
+            }
             loop {
-                let reason = self.until_it_fails().await;
-                self.go_down(reason);
-                self.reconnect().await;
+                self.until_there_is_a_reason_to_look().await;
+                match self.viewer.look().await {
+                    Ok(view) => self.adopt(&view, &mut tasks).await,
+                    Err(error) => tracing::debug!(%error, "cannot find out who is master"),
+                }
+                while tasks.try_join_next().is_some() {}
             }
         };
         // Only waits and socket reads are cut short here.
         stop.run_until_cancelled(work).await;
-        self.live.store(None);
+        tasks.shutdown().await;
+        for master in &self.map.load().masters {
+            master.goes_down("the node stops".into());
+        }
+    }
+
+    async fn until_there_is_a_reason_to_look(&self) {
+        let every = match (&*self.health.borrow(), self.target.is_cluster()) {
+            (StoreHealth::Down { .. }, _) => LOOK_AGAIN,
+            (StoreHealth::Up, false) => LOOK_EVERY.0,
+            (StoreHealth::Up, true) => LOOK_EVERY.1,
+        };
+        tokio::select! {
+            biased;
+            // What a caller met, or a sentinel said: at once, and then not again for a moment.
+            () = self.refresh.notified() => tokio::time::sleep(GATHER).await,
+            () = tokio::time::sleep(every) => {}
+        }
+    }
+
+    /// Has a master watched, and its lane.
+    fn attend(self: &Arc<Self>, (master, jobs): Newborn, tasks: &mut JoinSet<()>) {
+        let (link, watched) = (Arc::clone(self), Arc::clone(&master));
+        tasks.spawn(async move {
+            let retired = watched.retired.clone();
+            // Only waits and socket reads are cut short here.
+            retired.run_until_cancelled(link.watch(&watched)).await;
+            watched.goes_down("it is no longer a master".into());
+        });
+        let link = Arc::clone(self);
+        tasks.spawn(async move { link.keep_lane(&master, jobs).await });
+    }
+
+    /// Takes a new table over.
+    async fn adopt(self: &Arc<Self>, view: &View, tasks: &mut JoinSet<()>) {
+        let before = self.map.load_full();
+        let mut masters = Vec::new();
+        let mut newborn = Vec::new();
+        for address in &view.masters {
+            if let Some(known) = before.at(address) {
+                masters.push(Arc::clone(known));
+                continue;
+            }
+            let (lane, jobs) = Lane::new();
+            let master =
+                Arc::new(Master::new(address.clone(), Arc::clone(&self.config.metrics), lane));
+            if let Err(error) = self.connect_master(&master).await {
+                tracing::debug!(%error, %address, "cannot use a new master yet");
+                if !self.target.is_cluster() {
+                    // Sentinels may name one that is not yet, or no longer, a master.
+                    return;
+                }
+            }
+            masters.push(Arc::clone(&master));
+            newborn.push((master, jobs));
+        }
+        let map = Map::new(view, masters);
+        if map.masters.is_empty() || map.same_as(&before) {
+            return;
+        }
+        let gone: Vec<_> =
+            before.masters.iter().filter(|old| map.at(&old.address).is_none()).cloned().collect();
+        let failed_over = !gone.is_empty() && !newborn.is_empty();
+        self.map.store(Arc::new(map));
+        for master in &gone {
+            tracing::info!(master = %master.address, "it is no longer a master");
+            master.retired.cancel();
+        }
+        for newborn in newborn {
+            tracing::info!(master = %newborn.0.address, "there is a new master");
+            self.attend(newborn, tasks);
+        }
+        if failed_over {
+            self.note_failover();
+            self.pulse();
+        }
+        self.settle();
+        self.moved.send_modify(|moves| *moves += 1);
+    }
+
+    async fn watch(&self, master: &Master) {
+        loop {
+            if !master.is_up() {
+                self.reconnect(master).await;
+            }
+            let reason = self.until_it_fails(master).await;
+            master.goes_down(reason);
+            self.settle();
+            self.look_again();
+        }
     }
 
     /// Asks for a sign of life now and then, and at once when a command had none.
-    async fn until_it_fails(&self) -> String {
+    async fn until_it_fails(&self, master: &Master) -> String {
+        let mut ping = redis::pipe();
+        ping.cmd("PING").cmd("ROLE");
+        // The last one had no answer, and this process is to blame.
+        let mut stalled = false;
         loop {
             tokio::select! {
                 biased;
                 // A suspicion is looked at before it is time anyway.
-                () = self.suspicion.notified() => {}
+                () = master.suspicion.notified() => {}
                 () = tokio::time::sleep(PING_EVERY) => {}
             }
-            let Some(mut connection) = self.live.load().as_deref().cloned() else {
+            let Some(mut connection) = master.connection() else {
                 return "there is no connection".into();
             };
             let asked = Instant::now();
-            let ping = redis::cmd("PING");
-            let answer = ping.exec_async(&mut connection);
+            let answer = ping.ignore_errors().query_async(&mut connection);
             match tokio::time::timeout(self.config.connect_timeout, answer).await {
-                Ok(Ok(())) => {
+                Ok(Ok(answers)) => {
+                    if let Some(reason) = unfit(answers) {
+                        return reason;
+                    }
                     self.metrics().observe(RedisCommand::Ping, RedisOutcome::Ok, asked.elapsed());
+                    stalled = false;
                 }
                 Ok(Err(error)) => return error.to_string(),
+                // The answer may be here and not read yet: it is this process that did not run.
+                Err(_) if asked.elapsed() > self.config.connect_timeout + STALL && !stalled => {
+                    stalled = true;
+                    master.suspicion.notify_one();
+                }
                 Err(_) => return "Redis does not answer".into(),
             }
         }
     }
 
-    fn go_down(&self, reason: String) {
-        self.live.store(None);
-        *self.up_since.lock() = None;
-        self.interrupted.store(true, Ordering::Release);
-        self.metrics().set_up(RedisRole::Primary, false);
-        tracing::warn!(reason, "lost Redis");
-        self.health.send_replace(StoreHealth::Down { reason });
-    }
-
-    async fn reconnect(&self) {
+    async fn reconnect(&self, master: &Master) {
         let mut bound = BACK_OFF.0;
         loop {
             tokio::time::sleep(jitter(bound)).await;
             bound = (bound * 2).min(BACK_OFF.1);
-            match self.try_connect().await {
+            match self.connect_master(master).await {
                 Ok(()) => break,
                 Err(error) => {
-                    let reason = error.to_string();
-                    self.health.send_replace(StoreHealth::Down { reason });
+                    master.goes_down(error.to_string());
+                    self.settle();
                 }
             }
         }
         self.metrics().reconnects.inc(RedisRole::Primary);
-        tracing::info!("Redis is back");
+        self.settle();
     }
 
-    pub(crate) async fn try_connect(&self) -> Result<(), StartError> {
+    async fn connect_master(&self, master: &Master) -> Result<(), StartError> {
+        let limit = self.config.connect_timeout;
+        let client = self.target.client(&master.address)?;
+        let first = master.facts.lock().is_none();
         let work = async {
             let config = AsyncConnectionConfig::new()
                 .set_pipeline_buffer_size(PIPELINE_BUFFER)
-                .set_connection_timeout(Some(self.config.connect_timeout))
+                .set_connection_timeout(Some(limit))
                 .set_response_timeout(Some(self.config.response_timeout));
-            let mut connection = self
-                .client
+            let mut connection = client
                 .get_multiplexed_async_connection_with_config(&config)
                 .await
-                .map_err(|error| StartError::Unreachable(error.to_string()))?;
-            let facts = check::check(&mut connection, &self.keys, &self.clock).await?;
-            if !self.was_interrupted() {
-                check::warn_without_persistence(&mut connection).await;
+                .map_err(|error| refused(&master.address, &error))?;
+            let look = check::Look { address: &master.address, config: &self.config };
+            let facts = look.facts(&mut connection, &self.keys).await?;
+            if first && !self.was_interrupted() {
+                look.warn(&mut connection).await;
             }
             Ok((connection, facts))
         };
-        let limit = self.config.connect_timeout;
-        let (connection, facts) = tokio::time::timeout(limit, work)
-            .await
-            .map_err(|_| StartError::Unreachable(format!("no answer within {limit:?}")))??;
-        let before = std::mem::replace(&mut *self.facts.lock(), Arc::new(facts));
-        if before.replid.is_some() && before.replid != self.facts().replid {
-            self.metrics().failovers.increment(1);
+        let (connection, facts) = tokio::time::timeout(limit, work).await.map_err(|_| {
+            StartError::Unreachable(format!("{} did not answer within {limit:?}", master.address))
+        })??;
+        self.take_time(master, &facts);
+        let before = master.facts.lock().as_ref().and_then(|facts| facts.replid.clone());
+        if before.is_some() && before != facts.replid {
+            self.note_failover();
         }
-        self.metrics().set_hub_time_error(self.clock.error_bound());
-        *self.up_since.lock() = Some(Instant::now());
-        self.live.store(Some(Arc::new(connection)));
-        self.metrics().set_up(RedisRole::Primary, true);
-        self.health.send_replace(StoreHealth::Up);
+        master.goes_up(connection, facts);
         Ok(())
+    }
+
+    /// Takes hub time over from the master that leases are kept by; another one's must be near it.
+    fn take_time(&self, master: &Master, facts: &check::Facts) {
+        let leases = super::slot(self.keys.nodes().as_bytes());
+        let map = self.map.load();
+        let only = !self.target.is_cluster();
+        let keeps_leases = map.master_of(leases).is_none_or(|of| of.address == master.address);
+        if only || keeps_leases {
+            self.clock.set(facts.asked, facts.time);
+            self.metrics().set_hub_time_error(self.clock.error_bound());
+        } else if let Some(apart) = check::apart(&*self.clock, facts) {
+            tracing::warn!(
+                master = %master.address, ?apart,
+                "the clocks of two masters differ: writes are refused too early, or commands expire late; run NTP"
+            );
+        }
+    }
+
+    fn note_failover(&self) {
+        self.metrics().failovers.increment(1);
+        self.histories.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Works out what all of it amounts to.
+    pub(super) fn settle(&self) {
+        let map = self.map.load();
+        let mut up_since = self.up_since.lock();
+        let trouble = map.masters.iter().find_map(|master| {
+            let reason = master.trouble()?;
+            Some(if map.is_sharded() { format!("{}: {reason}", master.address) } else { reason })
+        });
+        let trouble = trouble.or_else(|| {
+            (!map.is_whole()).then(|| "some slots of the cluster have no master".to_owned())
+        });
+        match (&trouble, up_since.is_some()) {
+            (Some(reason), true) => {
+                *up_since = None;
+                self.interruptions.fetch_add(1, Ordering::AcqRel);
+                tracing::warn!(reason, "lost Redis");
+            }
+            (None, false) => {
+                *up_since = Some(Instant::now());
+                if self.was_interrupted() {
+                    tracing::info!("Redis is back");
+                }
+            }
+            _ => {}
+        }
+        self.metrics().set_up(RedisRole::Primary, trouble.is_none());
+        let health = match trouble {
+            Some(reason) => StoreHealth::Down { reason },
+            None => StoreHealth::Up,
+        };
+        self.health.send_if_modified(|known| {
+            let changes = *known != health;
+            *known = health;
+            changes
+        });
+    }
+
+    /// Another server took a master's place and none was missed: it may lack what the other had last.
+    fn pulse(&self) {
+        let mut up_since = self.up_since.lock();
+        if up_since.is_some() {
+            *up_since = Some(Instant::now());
+            self.interruptions.fetch_add(1, Ordering::AcqRel);
+            let reason = "another server became master".to_owned();
+            self.health.send_replace(StoreHealth::Down { reason });
+            self.health.send_replace(StoreHealth::Up);
+        }
+    }
+
+    async fn keep_lane(&self, master: &Arc<Master>, mut jobs: mpsc::Receiver<lane::Job>) {
+        while !master.retired.is_cancelled() {
+            if !master.is_up() {
+                tokio::select! {
+                    biased;
+                    // It is back, or gone for good.
+                    () = master.until_up() => {}
+                    () = master.retired.cancelled() => {}
+                    () = lane::refuse(master, &mut jobs) => {}
+                }
+                continue;
+            }
+            match lane::connect(&self.target, master, self.promise).await {
+                Ok(Some(connection)) => {
+                    let reason = lane::work(master, connection, &mut jobs, self.promise).await;
+                    tracing::debug!(reason, "the connection for durable writes ended");
+                    master.suspicion.notify_one();
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::debug!(%error, "cannot connect for durable writes");
+                    let pause = tokio::time::sleep(jitter(BACK_OFF.1));
+                    tokio::select! {
+                        biased;
+                        // Then it is tried again.
+                        () = pause => {}
+                        () = lane::refuse(master, &mut jobs) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Rings on other masters what a script's caller left to be rung.
+    async fn ring_bells(&self) {
+        let Some(mut rung) = self.rung.lock().take() else {
+            return;
+        };
+        while let Some(bell) = rung.recv().await {
+            let mut pipe = redis::pipe();
+            pipe.add_command(bell);
+            // Those that wait ring for the same: some at once.
+            while pipe.len() < 64
+                && let Ok(bell) = rung.try_recv()
+            {
+                pipe.add_command(bell);
+            }
+            if let Err(error) = self.ask(RedisCommand::Publish, &mut pipe).await {
+                tracing::debug!(%error, "could not ring a bell");
+            }
+        }
+    }
+}
+
+/// Why a connection that answers is to be given up, if it is.
+fn unfit(answers: Vec<RedisResult<Value>>) -> Option<String> {
+    let mut answers = answers.into_iter();
+    if let Some(Err(error)) = answers.next() {
+        return Some(error.to_string());
+    }
+    // Without the right to ask nothing is known.
+    let role = match answers.next() {
+        Some(Ok(Value::Array(role))) => role.into_iter().next(),
+        _ => None,
+    };
+    match role {
+        Some(Value::BulkString(role)) if role == b"slave" => {
+            Some("it is a replica now, and no longer the master".into())
+        }
+        _ => None,
     }
 }
 

@@ -1,5 +1,5 @@
 -- Ends a command that is still queued.
--- KEYS s:<device>; ARGV base, not_after, device, id, retention ms
+-- KEYS s:<device>; ARGV base, not_after, device, id, retention ms, history entries
 -- Reply: STALE | UNKNOWN | ENDED, now, d, record | CANCELLED, now, record, waiting
 -- | LATE, now, d, record[, session, node, incarnation]
 if stale() then
@@ -14,13 +14,16 @@ end
 local session, node, inc, d = session_of(device)
 local state, expires, seq = tonumber(r[1]), tonumber(r[2]), tonumber(r[3])
 if state >= FIRST_TERMINAL or expires <= now then
+  touch(key)
   return { 'ENDED', now, d, redis.call('HGETALL', key) }
 end
 -- What is above the mark of the session is with nobody.
 if state == 0 or seq > d then
+  history = tonumber(ARGV[6])
   local waiting = finish(device, id, CANCELLED, tonumber(ARGV[5]))
   return { 'CANCELLED', now, redis.call('HGETALL', key), waiting }
 end
+touch(key)
 if session == r[4] then
   return { 'LATE', now, d, redis.call('HGETALL', key), session, node, inc }
 end

@@ -1,27 +1,15 @@
 -- Looks at the commands of this partition that are due, a batch of them.
--- KEYS due; ARGV base, not_after, how many, undelivered-after ms, retention ms, window
+-- KEYS due; ARGV base, not_after, how many, undelivered-after ms, retention ms, window,
+-- history entries
 -- Reply: STALE | OK, whether there are more, {'E', device, id, record, waiting}
 -- or {'U', device, session, node, incarnation} ...
 if stale() then
   return { 'STALE' }
 end
 local limit, undelivered, retention = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local window = tonumber(ARGV[6])
+local window = ARGV[6]
+history = tonumber(ARGV[7])
 local found = {}
--- `<len>:<tenant>:<len>:<device>:<id>`, cut before the last colon part.
-local function cut(member)
-  local a, at = member:match('^(%d+):()')
-  if not a then
-    return nil
-  end
-  local second = at + tonumber(a) + 1
-  local b, start = member:match('^(%d+):()', second)
-  if not b then
-    return nil
-  end
-  local stop = start + tonumber(b)
-  return member:sub(1, stop - 1), member:sub(stop + 1)
-end
 local members = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', int(now), 'LIMIT', 0, limit)
 for _, member in ipairs(members) do
   local device, id = cut(member)
@@ -34,15 +22,15 @@ for _, member in ipairs(members) do
   elseif tonumber(r[2]) <= now then
     local waiting = finish(device, id, EXPIRED, retention)
     found[#found + 1] = { 'E', device, id, redis.call('HGETALL', ckey(device, id)), waiting }
-    local session, node, inc, d = session_of(device)
-    if session and tonumber(r[4]) <= d and has_next(device, d, window, undelivered) then
+    local session, node, inc, d, b = session_of(device)
+    if session and tonumber(r[4]) <= d and has_next(device, d, window_of(b, window), undelivered) then
       found[#found + 1] = { 'U', device, session, node, inc }
     end
   else
-    local session, node, inc, d = session_of(device)
+    local session, node, inc, d, b = session_of(device)
     local expires = tonumber(r[2])
     local lost = state == 1 and session == r[3]
-    local left = tonumber(r[4]) > d and with_session(device, d) < window
+    local left = tonumber(r[4]) > d and with_session(device, d) < window_of(b, window)
     if session and (lost or left) then
       found[#found + 1] = { 'U', device, session, node, inc }
       look_at(device, id, math.min(now + undelivered, expires))

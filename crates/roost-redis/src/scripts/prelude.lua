@@ -20,9 +20,37 @@ local function keep_until(key, at)
     redis.call('PEXPIREAT', key, int(at))
   end
 end
+-- What stands for as long as before, written once more: an answer that repeats another one is as durable
+-- as the last write of its own.
+local function touch(key)
+  local at = redis.call('PEXPIRETIME', key)
+  if at > 0 then
+    redis.call('PEXPIREAT', key, int(at))
+  end
+end
+-- How many entries of its history a device keeps; a script that adds to it sets this.
+local history = 0
+-- Adds to a device's history: fields with their lengths before them, the time first. Gives how many
+-- entries there are. The list lives as long as the session record; where there is none, see `step`.
+local function remember(device, ...)
+  if history < 1 then
+    return 0
+  end
+  local at = int(now)
+  local entry = #at .. ':' .. at
+  for _, field in ipairs({ ... }) do
+    entry = entry .. #tostring(field) .. ':' .. field
+  end
+  local key = base .. 'y:' .. device
+  local count = redis.call('RPUSH', key, entry)
+  if count > history then
+    redis.call('LTRIM', key, -history, -1)
+  end
+  return count
+end
 -- States are numbered as in CommandState: 0 queued, 1 dispatched, 2 sent, 3 received, 4 running,
 -- 5 succeeded, 6 failed, 7 rejected, 8 expired, 9 cancelled, 10 dead.
-local FIRST_TERMINAL, EXPIRED, CANCELLED = 5, 8, 9
+local RECEIVED, RUNNING, FIRST_TERMINAL, EXPIRED, CANCELLED, DEAD = 3, 4, 5, 8, 9, 10
 -- How many steps of a command are kept, the first always among them.
 local KEPT_STEPS = 32
 local function with_step(steps, state)
@@ -36,13 +64,25 @@ end
 local function ckey(device, id)
   return base .. 'c:' .. device .. ':' .. id
 end
+-- Session, node, incarnation, mark, and the head of the order when a session was lost, if the device has
+-- acknowledged nothing since.
 local function session_of(device)
-  local s = redis.call('HMGET', base .. 's:' .. device, 'i', 'n', 'g', 'd')
-  return s[1], s[2], s[3], tonumber(s[4] or '0')
+  local s = redis.call('HMGET', base .. 's:' .. device, 'i', 'n', 'g', 'd', 'b')
+  return s[1], s[2], s[3], tonumber(s[4] or '0'), tonumber(s[5] or '')
 end
-local function step(key, state)
+-- How many commands may be with a device; `b` as session_of gives it.
+local function window_of(b, window)
+  return b and 1 or tonumber(window)
+end
+-- A step of a command, in its record and in the device's history; `session` had a part in it, or nil.
+local function step(device, id, state, session)
+  local key = ckey(device, id)
   local steps = redis.call('HGET', key, 't') or ''
   redis.call('HSET', key, 's', state, 't', with_step(steps, state))
+  redis.call('HINCRBY', key, 'v', 1)
+  if remember(device, 'X', id, state, session or '') == 1 and not session then
+    redis.call('PEXPIREAT', base .. 'y:' .. device, redis.call('PEXPIRETIME', key))
+  end
 end
 -- An unfinished command's next moment to be looked at.
 local function look_at(device, id, at)
@@ -61,21 +101,46 @@ local function strike(device, id, size)
   end
 end
 -- Ends a command; its record stays for the retention, and nobody waits for it any more. Gives who did.
-local function finish(device, id, state, retention)
+local function finish(device, id, state, retention, session)
   local key = ckey(device, id)
   local waiting = redis.call('HGET', key, 'w') or ''
-  step(key, state)
+  step(device, id, state, session)
   redis.call('HDEL', key, 'w')
   redis.call('PEXPIREAT', key, int(now + retention))
   strike(device, id, redis.call('HGET', key, 'z') or 0)
   return waiting
 end
+-- Where a tenant's dead commands of this partition are listed.
+local function dead_key(device)
+  local len, at = device:match('^(%d+):()')
+  return base .. 'z:' .. device:sub(at, at + len - 1)
+end
+-- Lists a dead command for as long as its record is kept, and forgets those whose record is gone.
+local function bury(device, id, retention)
+  local key = dead_key(device)
+  redis.call('ZADD', key, int(now), device .. ':' .. id)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', int(now - retention))
+  keep_until(key, now + retention)
+end
+-- `<len>:<tenant>:<len>:<device>:<id>`, cut before the last colon part.
+local function cut(member)
+  local a, at = member:match('^(%d+):()')
+  if not a then
+    return nil
+  end
+  local second = at + tonumber(a) + 1
+  local b, start = member:match('^(%d+):()', second)
+  if not b then
+    return nil
+  end
+  local stop = start + tonumber(b)
+  return member:sub(1, stop - 1), member:sub(stop + 1)
+end
 -- Hands a command to a session; what is at or below `d` of the session record is with the session.
-local function dispatch(device, id, seq, session, undelivered, expires)
+local function dispatch(device, id, seq, attempt, session, undelivered, expires)
   local key = ckey(device, id)
-  redis.call('HINCRBY', key, 'a', 1)
-  redis.call('HSET', key, 'o', session)
-  step(key, 1)
+  redis.call('HSET', key, 'a', attempt, 'o', session)
+  step(device, id, 1, session)
   redis.call('HSET', base .. 's:' .. device, 'd', int(seq))
   look_at(device, id, math.min(now + undelivered, expires))
 end
@@ -127,33 +192,51 @@ local function event(kind, device, session, node, time, close)
   end
   redis.call('XADD', base .. 'ev', 'MAXLEN', '~', EVENTS, '*', unpack(fields))
 end
+-- What was with a session is queued again by there being no mark; from now on the device gets one
+-- command at a time, until it acknowledges one.
+local function lose_session(device, d)
+  local key = base .. 's:' .. device
+  if d > 0 then
+    local q = base .. 'q:' .. device
+    local head = redis.call('ZRANGEBYSCORE', q, '-inf', int(d), 'WITHSCORES', 'LIMIT', 0, 1)[2]
+    if head then
+      redis.call('HSET', key, 'b', int(tonumber(head)))
+    end
+  end
+  redis.call('HDEL', key, 'd')
+end
 -- Makes a session the device's, whoever had it before.
 local function take(device, c)
   local key = base .. 's:' .. device
-  local old, node, inc = session_of(device)
+  local old, node, inc, d = session_of(device)
   if old then
     redis.call('SREM', base .. 'n:' .. node .. ':' .. inc, device)
   end
+  lose_session(device, d)
   redis.call('SADD', base .. 'n:' .. c.node .. ':' .. c.inc, device)
   redis.call('HSET', key, 'i', c.session, 'n', c.node, 'g', c.inc, 'p', c.protocol, 'a', c.address, 'c', c.claimed)
-  redis.call('HDEL', key, 'd')
   redis.call('PERSIST', key)
+  redis.call('PERSIST', base .. 'y:' .. device)
   redis.call('ZADD', base .. 'd:' .. c.tenant, 0, c.device)
   event(old and 'taken_over' or 'connected', device, c.session, c.node, int(now))
   return old, node, inc
 end
 local function claim_args()
+  history = tonumber(ARGV[12])
   return {
     session = ARGV[4], node = ARGV[5], inc = ARGV[6], protocol = ARGV[7], address = ARGV[8],
     claimed = ARGV[9], tenant = ARGV[10], device = ARGV[11],
   }
 end
 -- Ends a session: the record keeps how, until the device's retention is over.
-local function put_end(device, session, node, inc, close, retention)
+local function put_end(device, session, node, inc, d, close, retention)
   local key = base .. 's:' .. device
   redis.call('SREM', base .. 'n:' .. node .. ':' .. inc, device)
-  redis.call('HDEL', key, 'i', 'n', 'g', 'p', 'a', 'd')
+  lose_session(device, d)
+  redis.call('HDEL', key, 'i', 'n', 'g', 'p', 'a')
   redis.call('HSET', key, 'l', close.time, 'k', close.code, 'r', close.reason, 'w', close.who)
   redis.call('PEXPIRE', key, retention)
+  remember(device, 'D', session, close.time, close.code, close.who, close.reason)
+  redis.call('PEXPIRE', base .. 'y:' .. device, retention)
   event('disconnected', device, session, node, close.time, { 'k', close.code, 'r', close.reason, 'w', close.who })
 end

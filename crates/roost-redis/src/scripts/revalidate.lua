@@ -1,5 +1,5 @@
 -- Confirms a session after an interruption, or claims it again: the newest claim wins.
--- KEYS s:<device>; ARGV as in claim
+-- KEYS s:<device>; ARGV as in claim, up to history entries
 -- Reply: STALE | KEPT | RECLAIMED | LOST
 if stale() then
   return { 'STALE' }
@@ -15,5 +15,10 @@ end
 if claimed > mine or (current and claimed == mine) then
   return { 'LOST' }
 end
-take(device, c)
+local old = take(device, c)
+-- Its connection stands: what was lost was only the knowledge of it.
+if not old then
+  redis.call('HDEL', KEYS[1], 'b')
+end
+remember(device, 'R', c.session, c.node, c.inc, old or '')
 return { 'RECLAIMED' }

@@ -10,10 +10,12 @@ use roost_cluster::contract::Fixture;
 use roost_cluster::{NodeRef, Store, StoreHealth, StoreSettings};
 use roost_redis::{RedisConfig, RedisRuntime, RedisStore};
 use roost_types::{DeviceId, DeviceKey, NodeId, TenantId};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use tokio::sync::watch;
 
-/// How long something that must happen may take before the test fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long something that must happen may take before the test fails: far more than it takes on a
+/// machine that is busy with other things.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A Redis of the test's own. Dropping it kills it.
 pub(crate) struct Server {
@@ -56,7 +58,11 @@ impl Server {
     }
 
     async fn try_client(&self) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
-        redis::Client::open(self.url())?.get_multiplexed_async_connection().await
+        let patient = redis::AsyncConnectionConfig::new()
+            .set_response_timeout(Some(PATIENCE))
+            .set_connection_timeout(Some(PATIENCE));
+        let client = redis::Client::open(self.url())?;
+        client.get_multiplexed_async_connection_with_config(&patient).await
     }
 
     /// A connection past the hub, to look and to spoil.
@@ -65,13 +71,15 @@ impl Server {
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Stops it from answering; it goes on accepting connections.
+    /// Stops it from answering; it goes on accepting connections. When this returns, it has stopped.
     pub(crate) fn pause(&self) {
         self.signal(Signal::STOP);
+        let pid = Pid::from_child(&self.child);
+        let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
+        assert!(status.stopped(), "it ended instead of pausing");
     }
 
     pub(crate) fn resume(&self) {
@@ -126,21 +134,59 @@ pub(crate) fn device(name: &str) -> DeviceKey {
     DeviceKey::new(TenantId::default(), DeviceId::new(name).unwrap())
 }
 
+/// With more time for everything than a busy machine takes: for tests in which Redis is well, and an
+/// answer that is late says something about the machine only.
+pub(crate) fn patient(server: &Server) -> RedisConfig {
+    RedisConfig {
+        response_timeout: PATIENCE,
+        connect_timeout: PATIENCE,
+        confirm_timeout: PATIENCE,
+        wildcard_timeout: PATIENCE,
+        write_validity: PATIENCE,
+        ..RedisConfig::new(server.url())
+    }
+}
+
+/// With times in which an outage is noticed soon, but not so short that a busy machine is one.
+pub(crate) fn watchful(server: &Server) -> RedisConfig {
+    RedisConfig {
+        response_timeout: Duration::from_secs(3),
+        connect_timeout: Duration::from_secs(3),
+        confirm_timeout: Duration::from_secs(3),
+        wildcard_timeout: Duration::from_secs(5),
+        write_validity: PATIENCE,
+        ..RedisConfig::new(server.url())
+    }
+}
+
 pub(crate) async fn connect(
-    server: &Server,
+    config: RedisConfig,
     settings: &StoreSettings,
     node: &NodeRef,
 ) -> (Store, RedisRuntime) {
-    let config = RedisConfig::new(server.url());
     RedisStore::connect(config, settings.clone(), node.clone()).await.unwrap()
 }
 
-/// Two nodes on a fresh server.
+/// Two nodes on a fresh server that stays well.
 pub(crate) async fn fixture(server: &Server, settings: StoreSettings) -> Fixture {
+    fixture_with(&patient(server), settings).await
+}
+
+/// Two nodes on a server that will not stay well.
+pub(crate) async fn faulty_fixture(server: &Server, settings: StoreSettings) -> Fixture {
+    fixture_with(&watchful(server), settings).await
+}
+
+async fn fixture_with(config: &RedisConfig, settings: StoreSettings) -> Fixture {
     let (a, b) = (node("a"), node("b"));
-    let (store_a, run_a) = connect(server, &settings, &a).await;
-    let (store_b, run_b) = connect(server, &settings, &b).await;
+    let (store_a, run_a) = connect(config.clone(), &settings, &a).await;
+    let (store_b, run_b) = connect(config.clone(), &settings, &b).await;
     Fixture { store_a, store_b, a, b, keep: Box::new((run_a, run_b)) }
+}
+
+/// Waits until the store was lost after `health` was looked at, however soon it came back.
+pub(crate) async fn interrupted(mut health: watch::Receiver<StoreHealth>) {
+    tokio::time::timeout(PATIENCE, health.changed()).await.expect("in time").unwrap();
 }
 
 /// Waits until the store is up, or down.

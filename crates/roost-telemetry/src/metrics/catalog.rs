@@ -95,6 +95,8 @@ catalog! {
         "Times a device's send queue reached its bound, by what was done about it.";
     ADMISSION: Kind::Counter, Count, "roost_admission_total", ["decision"],
         "Sockets accepted from the listeners, by the decision taken before authentication; the sum over decisions = sockets accepted.";
+    ADMISSION_TOKENS: Kind::Gauge, Count, "roost_admission_tokens", [],
+        "Connections that would be admitted at this moment before edge.connect_rate limits them, looked at four times a second; edge.connect_burst at rest, absent without a limit.";
     COMMANDS: Kind::Counter, Count, "roost_commands_total", ["outcome"],
         "Commands whose final state this node wrote, plus commands that this node refused; summed over nodes each command counts once.";
     COMMANDS_IN_FLIGHT: Kind::Gauge, Count, "roost_commands_in_flight", [],
@@ -103,14 +105,22 @@ catalog! {
         "Time from a SendCommand request to the device's result, for calls that waited for it and got it.";
     COMMAND_REDELIVERIES: Kind::Counter, Count, "roost_command_redeliveries_total", [],
         "Commands handed to a device's socket with an attempt above 1.";
+    MAILBOX_PENDING: Kind::Gauge, Count, "roost_mailbox_pending", [],
+        "Unfinished commands in all mailboxes of the hub, whether they wait for their device or are with it. Counted twice a minute by one node for all, 0 on the others: the hub's value is the maximum over nodes.";
+    MAILBOX_OLDEST_AGE: Kind::Gauge, Seconds, "roost_mailbox_oldest_age_seconds", [],
+        "How long ago the oldest of mailbox_pending was accepted; the hub's value is the maximum over nodes. At least that: with thousands pending it may take some minutes until the oldest of all is found.";
     SESSIONS: Kind::Gauge, Count, "roost_sessions", ["state"],
         "Sessions owned by this node = claims won - releases - takeovers by others, split by whether the lease holds.";
     SESSION_TAKEOVERS: Kind::Counter, Count, "roost_session_takeovers_total", ["reason"],
         "Claims won by this node that replaced an existing session.";
+    SESSION_CONTESTS: Kind::Counter, Count, "roost_session_contests_total", [],
+        "Claims won by this node that made it obvious that two devices fight over one identity: each fifth takeover of a device within a minute; a part of session_takeovers_total.";
     SESSION_RESUMES: Kind::Counter, Count, "roost_session_resumes_total", ["outcome"],
         "Sessions of this node compared with the store after an interruption, by what became of them.";
     FENCED_WRITES: Kind::Counter, Count, "roost_fenced_writes_total", [],
         "Writes of this node refused because the session or the lease was no longer its own, or the write came too late.";
+    TRACE_SPANS: Kind::Counter, Count, "roost_trace_spans_total", ["outcome"],
+        "Spans of recorded traces that ended at this node, by what became of them; all zero where tracing is off.";
     REDIS_COMMAND_DURATION: Kind::Histogram(REDIS_LATENCY), Seconds, "roost_redis_command_duration_seconds", ["command", "outcome"],
         "Time from sending a command or script to Redis to its reply or failure, queueing in the client included.";
     REDIS_ERRORS: Kind::Counter, Count, "roost_redis_errors_total", ["kind"],
@@ -137,6 +147,10 @@ catalog! {
         "How long the drain has gone on, or took; 0 without one.";
     DRAIN_FORCED: Kind::Counter, Count, "roost_drain_forced_closes_total", [],
         "Connections that a drain cut because their device did not answer the close frame.";
+    TLS_CERT_EXPIRY: Kind::Gauge, Seconds, "roost_tls_cert_expiry_timestamp_seconds", ["port"],
+        "When the certificate in use on a port expires, in seconds since 1970; absent where a port has no TLS. Time left = this - time().";
+    TLS_CERT_RELOADS: Kind::Counter, Count, "roost_tls_cert_reloads_total", ["port", "outcome"],
+        "Times that a port's certificate or key file was found changed: taken into use (reloaded), or not good and the one in use kept (failed; once for each content).";
     EVENT_LOOP_LAG: Kind::Histogram(LAG), Seconds, "roost_event_loop_lag_seconds", ["worker"],
         "How late each of an edge's workers came to its tick (four a second): the longest wait of everything else on it is about as long.";
     BUILD_INFO: Kind::Gauge, Count, "roost_build_info", ["version"],

@@ -1,7 +1,7 @@
 //! What an edge counts: connections, messages, queues, admission. Increment connections only
 //! through [`ConnectionGuard`], which keeps the three connection metrics consistent.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
@@ -42,6 +42,9 @@ pub struct EdgeMetrics {
     /// `roost_command_redeliveries_total`.
     pub command_redeliveries: Counter,
     connections_limit: Gauge,
+    /// Made on first use: absent without a limit.
+    admission_tokens: OnceLock<Gauge>,
+    registrar: Registrar,
     connection_duration: Histogram,
     ping_rtt: Histogram,
     message_size: Family<Histogram, Direction>,
@@ -83,6 +86,8 @@ impl EdgeMetrics {
             message_bytes: Family::eager(r, &c::MESSAGE_BYTES),
             command_redeliveries: r.single(&c::COMMAND_REDELIVERIES),
             connections_limit: r.single(&c::WS_CONNECTIONS_LIMIT),
+            admission_tokens: OnceLock::new(),
+            registrar: r.clone(),
             connection_duration: r.single(&c::WS_CONNECTION_DURATION),
             ping_rtt: r.single(&c::WS_PING_RTT),
             message_size: Family::eager(r, &c::MESSAGE_SIZE),
@@ -97,6 +102,14 @@ impl EdgeMetrics {
     #[expect(clippy::cast_precision_loss, reason = "a node has far fewer than 2^52 connections")]
     pub fn set_connections_limit(&self, limit: u64) {
         self.connections_limit.set(limit as f64);
+    }
+
+    /// How many connections would be admitted now.
+    #[expect(clippy::cast_precision_loss, reason = "a burst has far fewer than 2^52 connections")]
+    pub fn set_admission_tokens(&self, tokens: u64) {
+        let gauge =
+            self.admission_tokens.get_or_init(|| self.registrar.single(&c::ADMISSION_TOKENS));
+        gauge.set(tokens as f64);
     }
 
     /// A device-protocol message of `bytes` bytes came, or was encoded.

@@ -64,6 +64,8 @@ labels! {
         Draining => "draining",
         /// Sessions cannot be claimed now: answered 503.
         Unavailable => "unavailable",
+        /// No TLS connection came about: not answered, or 400 to HTTP without TLS.
+        Tls => "tls",
         /// The request did not arrive in time.
         Timeout => "timeout",
         /// The socket failed or was closed before an answer.
@@ -216,6 +218,16 @@ labels! {
         Live => "live",
         /// The socket is kept while the lease is lost: nothing is delivered or acknowledged.
         Suspended => "suspended",
+    }
+
+    /// What became of a span of a recorded trace.
+    SpanOutcome = "outcome" {
+        /// The collector took it.
+        Exported => "exported",
+        /// The collector did not take it, or did not answer.
+        Failed => "failed",
+        /// Too many waited for the collector.
+        Dropped => "dropped",
     }
 
     /// How a new session came to replace one.
@@ -388,10 +400,28 @@ labels! {
         Capacity => "capacity",
         /// Too many unauthenticated connections from one address.
         PerAddress => "per_address",
+        /// More connections are opened a second than this node takes.
+        RateLimited => "rate_limited",
         /// Draining.
         Draining => "draining",
         /// The session store cannot be reached.
         Unavailable => "unavailable",
+    }
+
+    /// Ports that can have TLS.
+    TlsPort = "port" {
+        /// Devices.
+        Edge => "edge",
+        /// Back ends.
+        Grpc => "grpc",
+    }
+
+    /// What became of a certificate that was found changed.
+    ReloadOutcome = "outcome" {
+        /// In use.
+        Reloaded => "reloaded",
+        /// Not good: the one before stays in use.
+        Failed => "failed",
     }
 
     /// Methods of the gRPC services.
@@ -404,6 +434,16 @@ labels! {
         ListCommands => "ListCommands",
         /// `CommandService.CancelCommand`.
         CancelCommand => "CancelCommand",
+        /// `CommandService.SendAndWatchCommand`.
+        SendAndWatchCommand => "SendAndWatchCommand",
+        /// `CommandService.WatchCommand`.
+        WatchCommand => "WatchCommand",
+        /// `CommandService.BatchSendCommands`.
+        BatchSendCommands => "BatchSendCommands",
+        /// `CommandService.ListDeadCommands`.
+        ListDeadCommands => "ListDeadCommands",
+        /// `CommandService.RedriveCommand`.
+        RedriveCommand => "RedriveCommand",
         /// `DeviceService.GetDevice`.
         GetDevice => "GetDevice",
         /// `DeviceService.ListDevices`.
@@ -416,8 +456,16 @@ labels! {
         Publish => "Publish",
         /// `MessageService.Subscribe`.
         Subscribe => "Subscribe",
+        /// `DeviceService.GetDeviceHistory`.
+        GetDeviceHistory => "GetDeviceHistory",
         /// `ClusterService.ListNodes`.
         ListNodes => "ListNodes",
+        /// `ClusterService.DrainNode`.
+        DrainNode => "DrainNode",
+        /// `ClusterService.UndrainNode`.
+        UndrainNode => "UndrainNode",
+        /// `ClusterService.RebalanceNodes`.
+        RebalanceNodes => "RebalanceNodes",
         /// Health, reflection, unknown methods.
         Other => "other",
     }

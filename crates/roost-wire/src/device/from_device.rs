@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use roost_types::{CommandId, Headers, Payload, Position, Qos, ResultStatus, Topic, TopicFilter};
+use roost_types::{
+    CommandId, Headers, Payload, Position, Qos, ResultStatus, Topic, TopicFilter, TraceContext,
+};
 
 #[cfg(doc)]
 use super::json;
@@ -87,6 +89,8 @@ pub enum FromDevice {
         payload: Option<Payload>,
         /// What went wrong, at most [`json::MAX_ERROR_BYTES`].
         error: Option<Arc<str>>,
+        /// The span of the device's that led to it, where it takes part in the command's trace.
+        trace: Option<TraceContext>,
     },
     /// Asks for a `pong`.
     Ping {

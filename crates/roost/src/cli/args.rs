@@ -8,9 +8,12 @@ use clap::Args;
 /// Which hub to call, and how to show what it answers.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ClientArgs {
-    /// Where the hub's gRPC port is.
+    /// Where the hub's gRPC port is: http://, or https:// by TLS.
     #[arg(long, env = "ROOST_SERVER", default_value = "http://127.0.0.1:7050", value_name = "URL")]
     pub(super) server: String,
+    /// A file with the certificate of the CA that the hub's comes from, for https. [default: the system's CAs]
+    #[arg(long, env = "ROOST_CA_FILE", value_name = "FILE")]
+    pub(super) ca_file: Option<PathBuf>,
     /// A file with an API key of the hub; the first key in it is used.
     #[arg(long, env = "ROOST_API_KEY_FILE", value_name = "FILE")]
     pub(super) api_key_file: Option<PathBuf>,

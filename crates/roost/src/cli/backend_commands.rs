@@ -1,69 +1,39 @@
-//! `roost command`: send, get, list, cancel.
+//! `roost command`: get and cancel, and what the others share. `send` and `watch` are in `send.rs`,
+//! `batch` in `batch.rs`, `list`, `dead` and `redrive` in `lists.rs`.
 
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use roost_proto::control::v1 as pb;
 
-use super::args::{ClientArgs, PayloadArgs, duration, header};
+use super::args::ClientArgs;
 use super::client::connect;
 use super::output::{Output, Style};
 use super::views::{self, CommandView, time};
 use super::{Exit, Failure, payload};
 
-/// How many commands a page has.
-const PAGE: i32 = 200;
+mod batch;
+mod lists;
+mod send;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CommandCommand {
     /// Send a command to a device and wait for what becomes of it.
-    Send(SendArgs),
+    Send(send::SendArgs),
     /// Show one command.
     Get(OneArgs),
+    /// Follow a command until it has ended: progress as it comes, then how it ended.
+    Watch(send::WatchArgs),
     /// List the commands of a device that the hub remembers.
-    List(ListArgs),
+    List(lists::ListArgs),
     /// Call a command back. It wins only over one that still waits.
     Cancel(OneArgs),
-}
-
-#[derive(Debug, Args)]
-pub(super) struct SendArgs {
-    /// The device.
-    device: String,
-    /// What to do, in words that the device knows.
-    name: String,
-    #[command(flatten)]
-    payload: PayloadArgs,
-    /// The command's id: sending it again with the same id finds the same command.
-    #[arg(long, value_name = "ID")]
-    id: Option<String>,
-    /// How long it may take to be done, before it expires. [default: 60s]
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    ttl: Option<Duration>,
-    /// What travels with it; can be repeated.
-    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
-    headers: Vec<(String, String)>,
-    /// Wait until it has come this far, or has ended.
-    #[arg(long, value_enum, default_value = "done", value_name = "STATE")]
-    wait_until: WaitUntil,
-    /// How long to wait for that; after it the exit code is 3, and the command goes on.
-    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = duration)]
-    wait_timeout: Duration,
-    /// Do not wait: say that it was accepted.
-    #[arg(long)]
-    no_wait: bool,
-    #[command(flatten)]
-    client: ClientArgs,
-}
-
-/// How far a command is to come.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum WaitUntil {
-    Dispatched,
-    Sent,
-    Received,
-    Running,
-    Done,
+    /// Send one command to many devices; a line for each as its answer comes.
+    Batch(batch::BatchArgs),
+    /// List the commands that were given up after all their attempts.
+    Dead(lists::DeadArgs),
+    /// Send a dead command once more, as a new command.
+    Redrive(lists::RedriveArgs),
 }
 
 #[derive(Debug, Args)]
@@ -76,70 +46,21 @@ pub(super) struct OneArgs {
     client: ClientArgs,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct ListArgs {
-    /// The device.
-    device: String,
-    /// At most this many, the newest first.
-    #[arg(long, default_value = "1000")]
-    limit: usize,
-    #[command(flatten)]
-    client: ClientArgs,
-}
-
-// === impl WaitUntil ===
-
-impl WaitUntil {
-    fn state(self) -> pb::CommandState {
-        match self {
-            Self::Dispatched => pb::CommandState::Dispatched,
-            Self::Sent => pb::CommandState::Sent,
-            Self::Received => pb::CommandState::Received,
-            Self::Running => pb::CommandState::Running,
-            // Any terminal state means: once it has ended, however that was.
-            Self::Done => pb::CommandState::Succeeded,
-        }
-    }
-}
-
 // === impl CommandCommand ===
 
 impl CommandCommand {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         match self {
-            Self::Send(args) => send(args).await,
+            Self::Send(args) => send::send(args).await,
             Self::Get(args) => get(args).await,
-            Self::List(args) => list(args).await,
+            Self::Watch(args) => send::watch(args).await,
+            Self::List(args) => lists::list(args).await,
             Self::Cancel(args) => cancel(args).await,
+            Self::Batch(args) => batch::batch(args).await,
+            Self::Dead(args) => lists::dead(args).await,
+            Self::Redrive(args) => lists::redrive(args).await,
         }
     }
-}
-
-async fn send(args: SendArgs) -> Result<Exit, Failure> {
-    let output = Output::new(args.client.json);
-    let ttl = args.ttl.map(proto_duration).transpose()?;
-    let wait = !args.no_wait;
-    let wait_until = if wait { args.wait_until.state() } else { pb::CommandState::Unspecified };
-    let request = pb::SendCommandRequest {
-        payload: payload::read(&args.payload)?,
-        device_id: args.device,
-        command_id: args.id.unwrap_or_default(),
-        name: args.name,
-        headers: args.headers.into_iter().collect(),
-        expiry: ttl.map(pb::send_command_request::Expiry::Ttl),
-        wait_until: wait_until.into(),
-        wait_timeout: wait.then(|| proto_duration(args.wait_timeout)).transpose()?,
-    };
-    let client = connect(&args.client).await?;
-    let answer = client.commands().send_command(request).await?.into_inner();
-    let command = answer.command.unwrap_or_default();
-    let exit = if answer.wait_timed_out { Exit::WaitTimedOut } else { outcome(&command) };
-    output.show(&CommandView::from(command.clone()), || summary(output, &command))?;
-    if answer.wait_timed_out && !output.json {
-        let again = format!("roost command get {} {}", command.device_id, command.command_id);
-        output.line(format!("  the wait timed out; it goes on: {again}"))?;
-    }
-    Ok(exit)
 }
 
 async fn get(args: OneArgs) -> Result<Exit, Failure> {
@@ -149,48 +70,6 @@ async fn get(args: OneArgs) -> Result<Exit, Failure> {
     let answer = client.commands().get_command(request).await?.into_inner();
     let command = answer.command.unwrap_or_default();
     output.show(&CommandView::from(command.clone()), || details(output, &command))?;
-    Ok(Exit::Ok)
-}
-
-async fn list(args: ListArgs) -> Result<Exit, Failure> {
-    let output = Output::new(args.client.json);
-    let mut client = connect(&args.client).await?.commands();
-    let mut commands = vec![];
-    let mut page_token = String::new();
-    while commands.len() < args.limit {
-        let request = pb::ListCommandsRequest {
-            device_id: args.device.clone(),
-            page_size: PAGE,
-            page_token,
-            state: pb::CommandState::Unspecified.into(),
-        };
-        let page = client.list_commands(request).await?.into_inner();
-        commands.extend(page.commands);
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
-        }
-    }
-    commands.truncate(args.limit);
-    if output.json {
-        for command in commands {
-            output.json_line(&CommandView::from(command))?;
-        }
-        return Ok(Exit::Ok);
-    }
-    let row = |command: &pb::Command| {
-        vec![
-            command.command_id.clone(),
-            command.name.clone(),
-            views::state(command.state).to_owned(),
-            command.attempt.to_string(),
-            time(command.create_time.as_ref()),
-            answer_shown(command),
-        ]
-    };
-    let rows: Vec<Vec<String>> = commands.iter().map(row).collect();
-    let heading = ["COMMAND", "NAME", "STATE", "ATTEMPT", "CREATED", "ANSWER"];
-    output.list(&heading, &rows, Clone::clone)?;
     Ok(Exit::Ok)
 }
 
@@ -228,39 +107,65 @@ fn outcome(command: &pb::Command) -> Exit {
 
 /// `SUCCEEDED {"uptime_s":3}` and the command's id.
 fn summary(output: Output, command: &pb::Command) -> String {
+    let id = output.paint(Style::Dim, &command.command_id);
+    [state_shown(output, command), answer_shown(command), id].join(" ").replace("  ", " ")
+}
+
+/// The state in its colour.
+fn state_shown(output: Output, command: &pb::Command) -> String {
     let style = match outcome(command) {
         Exit::Ok => Style::Good,
         _ => Style::Bad,
     };
-    let state = output.paint(style, views::state(command.state));
-    let id = output.paint(Style::Dim, &command.command_id);
-    let answer = answer_shown(command);
-    [state, answer, id].join(" ").replace("  ", " ")
+    output.paint(style, views::state(command.state))
 }
 
 /// What the device answered: its payload, or its error.
 fn answer_shown(command: &pb::Command) -> String {
-    let Some(result) = &command.result else {
-        return String::new();
-    };
+    command.result.as_ref().map(result_shown).unwrap_or_default()
+}
+
+fn result_shown(result: &pb::CommandResult) -> String {
     let payload = payload::shown(result.payload.as_ref());
-    let both = [payload.as_str(), result.error_message.as_str()];
-    both.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
+    let dropped = if result.payload_dropped { "(payload dropped: store full)" } else { "" };
+    let parts = [payload.as_str(), result.error_message.as_str(), dropped];
+    parts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// `40 % flushing`.
+fn progress_shown(progress: &pb::CommandProgress) -> String {
+    let percent = progress.percent.map(|percent| format!("{percent} %"));
+    let parts = [percent.unwrap_or_default(), progress.note.clone()];
+    parts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// Everything, in lines.
 fn details(output: Output, command: &pb::Command) -> String {
+    let attempts = match command.max_attempts {
+        0 => command.attempt.to_string(),
+        most => format!("{} of {most}", command.attempt),
+    };
     let mut lines = vec![
         format!("{} for {}: {}", command.name, command.device_id, summary(output, command)),
         format!("  payload   {}", payload::shown(command.payload.as_ref())),
         format!("  expires   {}", time(command.expire_time.as_ref())),
-        format!("  attempts  {}", command.attempt),
+        format!("  attempts  {attempts}"),
     ];
-    if let Some(progress) = &command.progress {
-        let percent = progress.percent.map(|percent| format!("{percent} % "));
-        let note = &progress.note;
-        lines.push(format!("  progress  {}{note}", percent.unwrap_or_default()));
+    let mut also = |name: &str, text: &str| {
+        if !text.is_empty() {
+            lines.push(format!("  {name:<8}  {text}"));
+        }
+    };
+    also("order", &command.ordering_key);
+    also("progress", &command.progress.as_ref().map(progress_shown).unwrap_or_default());
+    if let Some(late) = &command.late_result {
+        let result = late.result.clone().unwrap_or_default();
+        let (status, at) = (views::result_status(result.status), time(result.time.as_ref()));
+        let times =
+            if late.count > 1 { format!(" ({} of them)", late.count) } else { String::new() };
+        also("late", format!("{status} {} at {at}{times}", result_shown(&result)).trim());
     }
+    also("redriven", &command.redriven_as);
     for step in &command.transitions {
         lines.push(format!("  {:<10}  {}", views::state(step.state), time(step.time.as_ref())));
     }

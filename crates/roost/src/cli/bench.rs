@@ -27,6 +27,9 @@ pub(super) struct IdleArgs {
     /// The hub keeps everything in its memory, which is counted then.
     #[arg(long)]
     memory: bool,
+    /// Devices connect by TLS, with a certificate made for the benchmark.
+    #[arg(long)]
+    tls: bool,
     /// JSON for machines.
     #[arg(long)]
     json: bool,
@@ -45,6 +48,7 @@ pub(super) fn run(command: &BenchCommand) -> Result<Exit, Failure> {
             None if args.memory => BenchStore::Memory,
             None => BenchStore::OwnRedis,
         },
+        tls: args.tls,
     };
     let report = runtime.block_on(idle::run(options, |connected| bar.set_position(connected)));
     bar.finish_and_clear();
@@ -67,11 +71,12 @@ fn human(report: &IdleReport) -> String {
     #[expect(clippy::cast_precision_loss, reason = "a figure for people; memory is far below 2^52")]
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     format!(
-        "{} idle devices with token, session and one subscription; store: {}\n\
+        "{} idle devices with token, session and one subscription, {}; store: {}\n\
          \n  resident   {:8.1} MiB → {:8.1} MiB   {:7.0} bytes a device\
          \n  allocated  {:8.1} MiB → {:8.1} MiB   {:7.0} bytes a device\
          \n  connecting took {:.1} s, and {:.0} µs of the hub's CPU each",
         report.devices,
+        if report.tls { "by TLS 1.3" } else { "without TLS" },
         report.store,
         mib(report.before.resident),
         mib(report.after.resident),

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use roost_client::Trust;
 use roost_client::backend::{Backend, BackendError};
 use tonic::{Code, Status};
 
@@ -17,7 +18,8 @@ pub(super) async fn connect(args: &ClientArgs) -> Result<Backend, Failure> {
     let key = key.map(roost_auth::read_client_api_key).transpose();
     let key = key.map_err(Failure::usage)?;
     let key = key.as_deref().unwrap_or(NO_KEY);
-    Ok(Backend::connect(&args.server, key).await?)
+    let trust = args.ca_file.as_deref().map(Trust::file).transpose().map_err(Failure::usage)?;
+    Ok(Backend::connect_trusting(&args.server, key, trust.as_ref()).await?)
 }
 
 /// Runs a command that waits for the network.

@@ -13,6 +13,8 @@ pub(super) enum ConfigCommand {
     Check(ShowArgs),
     /// Show every key with its value in force, as a TOML file. Secrets are hidden.
     Print(ShowArgs),
+    /// Show every key with its type, default, variable, flag and meaning, as a Markdown page.
+    Docs,
 }
 
 #[derive(Debug, Args)]
@@ -40,6 +42,10 @@ pub(super) fn run(command: &ConfigCommand) -> Result<Exit, Failure> {
             if let Some(problems) = problems {
                 output::complain(&Failure::usage(problems));
             }
+        }
+        ConfigCommand::Docs => {
+            let page = Config::to_markdown(&ConfigArgs::flags());
+            Output::new(false).line(page.trim_end())?;
         }
     }
     Ok(Exit::Ok)

@@ -1,4 +1,4 @@
-//! `roost device` and `roost node`: what is there.
+//! `roost device`: who is there. A device's history is in `history.rs`.
 
 use clap::{Args, Subcommand};
 use roost_proto::control::v1 as pb;
@@ -8,8 +8,8 @@ use serde_json::json;
 use super::args::ClientArgs;
 use super::client::connect;
 use super::output::{Output, Style};
-use super::views::{self, DeviceView, LastCloseView, NodeView, SessionView, time};
-use super::{Exit, Failure};
+use super::views::{self, DeviceView, LastCloseView, SessionView, time};
+use super::{Exit, Failure, history};
 
 /// How many devices a page has.
 const PAGE: i32 = 1_000;
@@ -22,14 +22,10 @@ pub(super) enum DeviceCommand {
     Get(GetArgs),
     /// Follow devices as they come and go, those online first.
     Watch(WatchArgs),
+    /// Show what happened to a device lately: sessions, closes, commands, refusals.
+    History(history::HistoryArgs),
     /// Close a device's connection. It may connect again at once.
     Disconnect(DisconnectArgs),
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum NodeCommand {
-    /// List the nodes whose lease is live.
-    List(NodeListArgs),
 }
 
 #[derive(Debug, Args)]
@@ -84,12 +80,6 @@ pub(super) struct DisconnectArgs {
     client: ClientArgs,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct NodeListArgs {
-    #[command(flatten)]
-    client: ClientArgs,
-}
-
 // === impl DeviceCommand ===
 
 impl DeviceCommand {
@@ -98,23 +88,9 @@ impl DeviceCommand {
             Self::List(args) => list(args).await,
             Self::Get(args) => get(args).await,
             Self::Watch(args) => watch(args).await,
+            Self::History(args) => history::history(args).await,
             Self::Disconnect(args) => disconnect(args).await,
         }
-    }
-}
-
-// === impl NodeCommand ===
-
-impl NodeCommand {
-    pub(super) async fn run(self) -> Result<Exit, Failure> {
-        let Self::List(args) = self;
-        let output = Output::new(args.client.json);
-        let mut client = connect(&args.client).await?.cluster();
-        let answer = client.list_nodes(pb::ListNodesRequest {}).await?.into_inner();
-        let nodes: Vec<NodeView> = answer.nodes.into_iter().map(Into::into).collect();
-        let heading = ["NODE", "ROLES", "STATE", "ADDRESS", "DEVICES", "VERSION", "STARTED"];
-        output.list(&heading, &nodes, NodeView::row)?;
-        Ok(Exit::Ok)
     }
 }
 
@@ -272,7 +248,9 @@ fn item_shown(output: Output, item: &pb::WatchDevicesResponse) -> Option<String>
                 None => format!("on {}", event.node_id),
             };
             let at = time(event.time.as_ref());
-            format!("{at}  {}  {kind}  {how}", event.device_id)
+            let line = format!("{at}  {}  {kind}  {how}", event.device_id);
+            let fights = event.r#type() == pb::DeviceEventType::Contested;
+            if fights { output.paint(Style::Bad, line) } else { line }
         }
     })
 }

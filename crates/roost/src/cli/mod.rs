@@ -9,9 +9,12 @@ mod config;
 mod demo;
 mod devices;
 mod exit;
+mod history;
 mod messages;
+mod nodes;
 mod output;
 mod payload;
+mod redis;
 mod serve;
 mod simulate;
 #[cfg(test)]
@@ -56,12 +59,15 @@ enum Command {
     Publish(messages::PublishArgs),
     /// Follow topics.
     Subscribe(messages::SubscribeArgs),
-    /// See the nodes of the hub.
+    /// See the nodes of the hub, drain them, spread devices over them.
     #[command(subcommand)]
-    Node(devices::NodeCommand),
+    Node(nodes::NodeCommand),
     /// Make keys, and tokens for devices.
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// See whether a Redis is fit for a hub, and what its user must be allowed.
+    #[command(subcommand)]
+    Redis(redis::RedisCommand),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -108,6 +114,7 @@ impl Cli {
             Command::Subscribe(args) => client::block_on(args.run()),
             Command::Node(command) => client::block_on(command.run()),
             Command::Token(command) => token::run(&command),
+            Command::Redis(command) => client::block_on(command.run()),
             Command::Bench(command) => bench::run(&command),
             Command::Config(command) => config::run(&command),
         }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use roost_telemetry::{LogFormat, init_tracing};
+use roost_telemetry::{LogControl, LogFormat, init_tracing};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -11,6 +11,10 @@ use super::output::Output;
 use super::{Exit, Failure};
 use crate::config::{Config, LogStyle, Sources};
 use crate::hub::{Hub, RunningHub, StartError};
+
+/// How many flags there are: with a value, and without.
+const TEXTS: usize = 11;
+const SWITCHES: usize = 2;
 
 /// Where the configuration is, and what of it is said here.
 #[derive(Debug, Clone, Default, Args)]
@@ -78,7 +82,26 @@ impl ConfigArgs {
     /// Where the configuration comes from.
     pub(super) fn sources(&self) -> Sources {
         let mut sources = Sources::of_process(self.config.clone());
-        let texts = [
+        for (key, flag, value) in self.texts() {
+            sources.flags.extend(value.clone().map(|value| (key, flag, value)));
+        }
+        for (key, flag, given) in self.switches() {
+            sources.flags.extend(given.then(|| (key, flag, "true".to_owned())));
+        }
+        sources
+    }
+
+    /// Every key that has a flag, with it.
+    pub(super) fn flags() -> Vec<(&'static str, &'static str)> {
+        let none = Self::default();
+        let texts = none.texts().map(|(key, flag, _)| (key, flag));
+        let switches = none.switches().map(|(key, flag, _)| (key, flag));
+        texts.into_iter().chain(switches).collect()
+    }
+
+    /// Flags with a value: the key that each stands for, and what was given.
+    fn texts(&self) -> [(&'static str, &'static str, &Option<String>); TEXTS] {
+        [
             ("edge.addr", "--edge-addr", &self.edge_addr),
             ("grpc.addr", "--grpc-addr", &self.grpc_addr),
             ("admin.addr", "--admin-addr", &self.admin_addr),
@@ -90,18 +113,15 @@ impl ConfigArgs {
             ("node.id", "--node-id", &self.node_id),
             ("log.format", "--log-format", &self.log_format),
             ("log.level", "--log-level", &self.log_level),
-        ];
-        for (key, flag, value) in texts {
-            sources.flags.extend(value.clone().map(|value| (key, flag, value)));
-        }
-        let switches = [
+        ]
+    }
+
+    /// Flags without one.
+    fn switches(&self) -> [(&'static str, &'static str, bool); SWITCHES] {
+        [
             ("edge.enable_echo", "--enable-echo", self.enable_echo),
             ("edge.allow_insecure_remote", "--allow-insecure-remote", self.allow_insecure_remote),
-        ];
-        for (key, flag, given) in switches {
-            sources.flags.extend(given.then(|| (key, flag, "true".to_owned())));
-        }
-        sources
+        ]
     }
 }
 
@@ -111,27 +131,31 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, Failure> {
         LogStyle::Human => LogFormat::Human,
         LogStyle::Json => LogFormat::Json,
     };
-    init_tracing(format, &config.log.level).map_err(Failure::usage)?;
+    let log = init_tracing(format, &config.log.level).map_err(Failure::usage)?;
     let files = roost_bench::raise_file_limit();
     tracing::debug!(files, "raised the number of sockets that this process may have open");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, log))
 }
 
-async fn serve(config: Config) -> Result<Exit, Failure> {
+async fn serve(config: Config, log: LogControl) -> Result<Exit, Failure> {
     let mut signals = Signals::new()?;
     let mut hub = tokio::select! {
         biased;
         // A node that cannot reach its store yet can still be told to go away.
         () = signals.next() => return Ok(Exit::Ok),
-        hub = Hub::start(config) => hub?,
+        hub = Hub::start_logging(config, log) => hub?,
     };
     announce(&hub)?;
-    let ended = tokio::select! {
-        biased;
-        // What an operator asks for comes before what broke at the same moment.
-        () = signals.next() => None,
-        failure = hub.failed() => Some(failure),
+    let mut hangups = signal(SignalKind::hangup())?;
+    let ended = loop {
+        tokio::select! {
+            biased;
+            // What an operator asks for comes before what broke at the same moment.
+            () = signals.next() => break None,
+            failure = hub.failed() => break Some(failure),
+            Some(()) = hangups.recv() => hub.reload_certificates(),
+        }
     };
     let hurry = hub.hurry();
     tokio::select! {
@@ -154,6 +178,7 @@ fn announce(hub: &RunningHub) -> Result<(), Failure> {
         "event": "listening",
         "node_id": hub.node().id.as_str(),
         "edge": text(addresses.edge),
+        "edge_tls": text(addresses.edge_tls),
         "grpc": text(addresses.grpc),
         "admin": text(Some(addresses.admin)),
     });

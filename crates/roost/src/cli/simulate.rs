@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use roost_auth::{DEFAULT_AUDIENCE, TokenKey, mint_device_token};
+use roost_client::Trust;
 use roost_client::device::DeviceOptions;
 use roost_types::{DeviceId, TenantId};
 use serde_json::json;
@@ -31,9 +32,12 @@ const SEEN: usize = 256;
 #[derive(Debug, Clone, Args)]
 #[command(after_help = VOCABULARY)]
 pub(super) struct SimulateArgs {
-    /// Where devices connect.
+    /// Where devices connect: ws://, or wss:// by TLS.
     #[arg(long, env = "ROOST_URL", default_value = "ws://127.0.0.1:7080", value_name = "URL")]
     url: String,
+    /// A file with the certificate of the CA that the hub's comes from, for wss. [default: the system's CAs]
+    #[arg(long, env = "ROOST_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// How many.
     #[arg(long, alias = "n", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=50_000))]
     count: u32,
@@ -156,14 +160,19 @@ pub(super) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
 
 async fn simulate(args: &SimulateArgs) -> Result<Exit, Failure> {
     let proof = args.proof()?;
+    let trust = args.ca_file.as_deref().map(Trust::file).transpose().map_err(Failure::usage)?;
     let counts = Arc::new(Counts::default());
     let (watcher, mut seen) = mpsc::channel(SEEN);
     let telemetry = (!args.telemetry.is_zero()).then_some(args.telemetry);
     let mut waiting = Vec::new();
     for index in 0..args.count {
         let name = args.name(index)?;
+        let mut options = proof.options(&args.url, &name, &args.tenant)?;
+        if let Some(trust) = &trust {
+            options = options.trusting(trust.clone());
+        }
         waiting.push(Simulated {
-            options: proof.options(&args.url, &name, &args.tenant)?,
+            options,
             name: name.to_string(),
             telemetry,
             counts: Arc::clone(&counts),

@@ -45,6 +45,22 @@ pub(super) struct CommandView {
     transitions: Vec<TransitionView>,
     #[serde(skip_serializing_if = "String::is_empty")]
     session_id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    ordering_key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_attempts: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    late_result: Option<LateResultView>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    redriven_as: String,
+}
+
+#[derive(Debug, Serialize)]
+struct LateResultView {
+    #[serde(flatten)]
+    result: ResultView,
+    time: String,
+    count: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -61,6 +77,8 @@ struct ResultView {
     payload: PayloadView,
     #[serde(skip_serializing_if = "String::is_empty")]
     error: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    payload_dropped: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -134,6 +152,17 @@ pub(super) fn state(state: i32) -> &'static str {
     state.as_str_name().trim_start_matches("COMMAND_STATE_")
 }
 
+/// Whether a command in this state has ended.
+pub(super) fn is_terminal(state: i32) -> bool {
+    state >= i32::from(pb::CommandState::Succeeded)
+}
+
+/// `SUCCEEDED`.
+pub(super) fn result_status(status: i32) -> &'static str {
+    let status = pb::CommandResultStatus::try_from(status).unwrap_or_default();
+    status.as_str_name().trim_start_matches("COMMAND_RESULT_STATUS_")
+}
+
 /// `ONLINE`.
 pub(super) fn presence(presence: i32) -> &'static str {
     let presence = pb::Presence::try_from(presence).unwrap_or_default();
@@ -199,14 +228,15 @@ impl From<pb::Command> for CommandView {
                 time: time(progress.time.as_ref()),
                 note: progress.note,
             }),
-            result: command.result.map(|result| {
-                let status = pb::CommandResultStatus::try_from(result.status).unwrap_or_default();
-                ResultView {
-                    status: status.as_str_name().trim_start_matches("COMMAND_RESULT_STATUS_"),
-                    payload: payload(result.payload),
-                    error: result.error_message,
-                }
+            result: command.result.map(Into::into),
+            late_result: command.late_result.map(|late| {
+                let result = late.result.unwrap_or_default();
+                let time = time(result.time.as_ref());
+                LateResultView { time, result: result.into(), count: late.count }
             }),
+            max_attempts: Some(command.max_attempts).filter(|most| *most > 0),
+            ordering_key: command.ordering_key,
+            redriven_as: command.redriven_as,
             payload: payload(command.payload),
             headers: command.headers.into_iter().collect(),
             device_id: command.device_id,
@@ -214,6 +244,17 @@ impl From<pb::Command> for CommandView {
             name: command.name,
             attempt: command.attempt,
             session_id: command.session_id,
+        }
+    }
+}
+
+impl From<pb::CommandResult> for ResultView {
+    fn from(result: pb::CommandResult) -> Self {
+        Self {
+            status: result_status(result.status),
+            payload: payload(result.payload),
+            error: result.error_message,
+            payload_dropped: result.payload_dropped,
         }
     }
 }
@@ -288,7 +329,7 @@ impl From<pb::Message> for MessageView {
 // === impl NodeView ===
 
 impl NodeView {
-    /// As a row of a table: see `devices.rs` for the heading.
+    /// As a row of a table: see `nodes.rs` for the heading.
     pub(super) fn row(&self) -> Vec<String> {
         vec![
             self.node_id.clone(),

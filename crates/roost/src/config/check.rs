@@ -8,7 +8,8 @@ use roost_auth::{ApiKeys, TokenKey};
 
 use super::layers::Layers;
 use super::setting::Setting as _;
-use super::{AuthMode, Config, Problem, Problems, RedisUrl, RoleChoice};
+use super::{AuthMode, Config, Problem, Problems, RedisUrl, RoleChoice, Tier};
+use crate::tls::TlsPorts;
 
 /// The keys that the configuration names, read.
 #[derive(Debug)]
@@ -20,11 +21,17 @@ pub struct Credentials {
     pub api_keys: Option<ApiKeys>,
 }
 
+/// A connection that is ended sooner than this costs more than it spreads.
+const MIN_AGE: Duration = Duration::from_secs(60);
+
 pub(super) fn check(config: &mut Config, layers: &mut Layers) {
     read_redis_url(config, layers);
+    check_redis(config, layers);
     check_role(config, layers);
+    check_tls(config, layers);
     check_auth(config, layers);
     check_sizes(config, layers);
+    check_age(config, layers);
     check_log(config, layers);
 }
 
@@ -43,6 +50,22 @@ fn read_redis_url(config: &mut Config, layers: &mut Layers) {
     }
 }
 
+fn check_redis(config: &Config, layers: &mut Layers) {
+    let redis = &config.redis;
+    if redis.cert_file.is_some() != redis.key_file.is_some() {
+        let problem = "redis.cert_file and redis.key_file belong together";
+        layers.wrong_value("redis.cert_file", problem);
+    }
+    let (least, most) = (Duration::from_millis(10), Duration::from_secs(5));
+    if redis.wait_timeout < least || redis.wait_timeout > most {
+        layers.wrong_value("redis.wait_timeout", "expected 10ms to 5s");
+    }
+    if redis.durability == Tier::Replicated && redis.replicas == 0 {
+        let problem = "\"replicated\" is worth something with at least 1 replica";
+        layers.wrong_value("redis.replicas", problem);
+    }
+}
+
 fn check_role(config: &Config, layers: &mut Layers) {
     let split = config.node.role != RoleChoice::All;
     let said = layers.is_right("redis.url") && layers.is_right("redis.url_file");
@@ -53,12 +76,47 @@ fn check_role(config: &Config, layers: &mut Layers) {
     }
 }
 
+fn check_tls(config: &Config, layers: &mut Layers) {
+    let (edge, grpc) = (&config.edge, &config.grpc);
+    for (cert_key, cert, key_key, key) in [
+        ("edge.tls_cert_file", &edge.tls_cert_file, "edge.tls_key_file", &edge.tls_key_file),
+        ("grpc.tls_cert_file", &grpc.tls_cert_file, "grpc.tls_key_file", &grpc.tls_key_file),
+    ] {
+        match (cert, key) {
+            (Some(_), None) => {
+                layers.wrong_value(key_key, &format!("{cert_key} needs the certificate's key"));
+            }
+            (None, Some(_)) => {
+                layers.wrong_value(cert_key, &format!("{key_key} needs the key's certificate"));
+            }
+            _ => {}
+        }
+    }
+    let role = config.node.role;
+    if role.has_edge() && !edge.plain.0 && edge.tls_cert_file.is_none() {
+        let problem = "without a certificate devices could not connect at all: give \
+                       edge.tls_cert_file and edge.tls_key_file";
+        layers.wrong_value("edge.plain", problem);
+    }
+    if edge.connect_rate > 0 && edge.connect_burst == 0 {
+        layers.wrong_value("edge.connect_burst", "expected at least 1, or nobody is let in");
+    }
+    for problem in TlsPorts::of(config).err().map(|problems| problems.0).unwrap_or_default() {
+        layers.problem(problem.0);
+    }
+}
+
 fn check_auth(config: &Config, layers: &mut Layers) {
     let role = config.node.role;
     match config.auth.mode {
         AuthMode::Insecure if !config.edge.allow_insecure_remote.0 => {
             if role.has_edge() {
-                refuse_remote(layers, "edge.addr", config.edge.addr);
+                if config.edge.plain.0 {
+                    refuse_remote(layers, "edge.addr", config.edge.addr);
+                }
+                if config.edge.tls_cert_file.is_some() {
+                    refuse_remote(layers, "edge.tls_addr", config.edge.tls_addr);
+                }
             }
             if role.has_control() {
                 refuse_remote(layers, "grpc.addr", config.grpc.addr);
@@ -129,10 +187,20 @@ fn check_sizes(config: &Config, layers: &mut Layers) {
     }
 }
 
+fn check_age(config: &Config, layers: &mut Layers) {
+    let edge = &config.edge;
+    if edge.max_connection_age.is_some_and(|age| age < MIN_AGE) {
+        let problem = "expected at least 1m, or leave it out for never";
+        layers.wrong_value("edge.max_connection_age", problem);
+    }
+    if edge.max_connection_age_jitter.is_some() && edge.max_connection_age.is_none() {
+        let problem = "it has a meaning only beside edge.max_connection_age, which is not set";
+        layers.wrong_value("edge.max_connection_age_jitter", problem);
+    }
+}
+
 fn check_log(config: &Config, layers: &mut Layers) {
-    let format = roost_telemetry::LogFormat::Human;
-    if let Err(error) = roost_telemetry::subscriber(format, &config.log.level, false, std::io::sink)
-    {
+    if let Err(error) = roost_telemetry::check_level(&config.log.level) {
         layers.wrong_value("log.level", &error.to_string());
     }
 }

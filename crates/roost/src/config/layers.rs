@@ -153,6 +153,7 @@ impl Layers {
         let text = match value.get_ref() {
             DeValue::String(text) => text.to_string(),
             DeValue::Integer(number) => number.to_string(),
+            DeValue::Float(number) => number.to_string(),
             DeValue::Boolean(flag) => flag.to_string(),
             other => {
                 let found = other.type_str();

@@ -10,6 +10,7 @@ pub(super) struct Row {
     pub(super) about: &'static str,
     pub(super) key: &'static str,
     pub(super) doc: &'static str,
+    pub(super) kind: String,
     pub(super) value: Option<String>,
 }
 

@@ -14,6 +14,10 @@ pub(super) trait Setting: Sized {
     fn read(text: &str) -> Result<Self, String>;
     /// As TOML; `None` where it is not set.
     fn to_toml(&self) -> Option<String>;
+    /// What it is, for people.
+    fn kind() -> String {
+        "text".to_owned()
+    }
 }
 
 /// `true` or `false`.
@@ -23,6 +27,18 @@ pub struct Flag(pub bool);
 /// A Redis URL, which may hold a password: never shown whole.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl(pub String);
+
+/// `http://HOST:PORT` of a collector of spans.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectorUrl(pub String);
+
+/// A share of a whole, 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Share(pub f64);
+
+/// What browsers may send as `Origin`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origins(pub Vec<String>);
 
 macro_rules! choices {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
@@ -43,6 +59,10 @@ macro_rules! choices {
             fn to_toml(&self) -> Option<String> {
                 match self { $(Self::$variant => Some(quoted($text)),)* }
             }
+
+            fn kind() -> String {
+                [$(concat!("`", $text, "`")),*].join(", ")
+            }
         }
     };
 }
@@ -56,6 +76,17 @@ choices! {
         Edge = "edge",
         /// Back ends call it.
         Control = "control",
+    }
+}
+choices! {
+    /// What an accepted command is to be worth.
+    Tier {
+        /// In the memory of one Redis.
+        Memory = "memory",
+        /// Confirmed by replicas.
+        Replicated = "replicated",
+        /// Flushed to disk, by replicas too.
+        Fsync = "fsync",
     }
 }
 choices! {
@@ -116,6 +147,10 @@ impl fmt::Debug for RedisUrl {
 // === impl Setting for … ===
 
 impl Setting for Flag {
+    fn kind() -> String {
+        "`true`, `false`".to_owned()
+    }
+
     fn read(text: &str) -> Result<Self, String> {
         match text {
             "true" => Ok(Self(true)),
@@ -130,11 +165,14 @@ impl Setting for Flag {
 }
 
 impl Setting for RedisUrl {
+    fn kind() -> String {
+        "URL".to_owned()
+    }
+
     fn read(text: &str) -> Result<Self, String> {
-        let rest = text.strip_prefix("redis://");
-        match rest {
-            Some(rest) if !rest.is_empty() => Ok(Self(text.to_owned())),
-            _ => Err("expected a URL such as redis://127.0.0.1:6379".to_owned()),
+        match roost_redis::RedisConfig::check_url(text) {
+            Ok(()) => Ok(Self(text.to_owned())),
+            Err(error) => Err(format!("expected a URL such as redis://127.0.0.1:6379: {error}")),
         }
     }
 
@@ -143,7 +181,79 @@ impl Setting for RedisUrl {
     }
 }
 
+impl Setting for CollectorUrl {
+    fn read(text: &str) -> Result<Self, String> {
+        let at = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+        match at.and_then(|at| at.rsplit_once(':')) {
+            Some((host, port)) if is_host(host) && port.parse::<u16>().is_ok() => {
+                Ok(Self(text.trim_end_matches('/').to_owned()))
+            }
+            _ => Err("expected http://HOST:PORT, such as http://otel-collector:4317; a collector \
+                      that asks for TLS is reached through one that does not, beside the node"
+                .to_owned()),
+        }
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(quoted(&self.0))
+    }
+
+    fn kind() -> String {
+        "URL".to_owned()
+    }
+}
+
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || matches!(c, '/' | '@' | '?'))
+}
+
+impl Setting for Share {
+    fn read(text: &str) -> Result<Self, String> {
+        let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+        share.map(Self).ok_or_else(|| "expected a number from 0 to 1, such as 0.01".to_owned())
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        // With a point, or it would be an integer.
+        Some(format!("{:?}", self.0))
+    }
+
+    fn kind() -> String {
+        "number from 0 to 1".to_owned()
+    }
+}
+
+impl Setting for Origins {
+    fn read(text: &str) -> Result<Self, String> {
+        let origins: Vec<_> = text.split(',').map(|one| one.trim().to_owned()).collect();
+        match origins.iter().find(|one| !is_origin(one)) {
+            None => Ok(Self(origins)),
+            Some(wrong) => Err(format!(
+                "{wrong:?} is no Origin as browsers send it; expected a list such as \
+                 \"https://app.example.com, http://localhost:8080\", without paths"
+            )),
+        }
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(quoted(&self.0.join(", ")))
+    }
+}
+
+/// `scheme://host[:port]`, as RFC 6454 §6.2 has it.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return false;
+    };
+    let plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic());
+    plain(scheme) && plain(rest) && !rest.contains(['/', '?', '#', '@', '*'])
+}
+
 impl Setting for Duration {
+    fn kind() -> String {
+        "duration".to_owned()
+    }
+
     fn read(text: &str) -> Result<Self, String> {
         duration(text).ok_or_else(|| {
             "expected a duration such as \"500ms\", \"10s\", \"5m\", \"24h\" or \"7d\"".to_owned()
@@ -156,6 +266,10 @@ impl Setting for Duration {
 }
 
 impl Setting for SocketAddr {
+    fn kind() -> String {
+        "address and port".to_owned()
+    }
+
     fn read(text: &str) -> Result<Self, String> {
         let expected = "expected an IP address and a port, such as 127.0.0.1:7080 or [::]:7080";
         text.parse().map_err(|_| expected.to_owned())
@@ -167,6 +281,10 @@ impl Setting for SocketAddr {
 }
 
 impl Setting for PathBuf {
+    fn kind() -> String {
+        "path".to_owned()
+    }
+
     fn read(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Err("expected the path of a file".to_owned());
@@ -180,6 +298,10 @@ impl Setting for PathBuf {
 }
 
 impl Setting for NodeId {
+    fn kind() -> String {
+        "id".to_owned()
+    }
+
     fn read(text: &str) -> Result<Self, String> {
         Self::new(text).map_err(|error| error.to_string())
     }
@@ -203,6 +325,10 @@ impl Setting for String {
 }
 
 impl<T: Setting> Setting for Option<T> {
+    fn kind() -> String {
+        T::kind()
+    }
+
     fn read(text: &str) -> Result<Self, String> {
         T::read(text).map(Some)
     }
@@ -215,6 +341,10 @@ impl<T: Setting> Setting for Option<T> {
 macro_rules! integers {
     ($($type:ty),*) => {$(
         impl Setting for $type {
+            fn kind() -> String {
+                "whole number".to_owned()
+            }
+
             fn read(text: &str) -> Result<Self, String> {
                 let plain = text.replace('_', "");
                 plain.parse().map_err(|_| format!("expected a whole number from 0 to {}", <$type>::MAX))

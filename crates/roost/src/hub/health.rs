@@ -25,21 +25,24 @@ impl Checks {
     }
 
     /// Shows how things are now.
-    pub(super) fn show(&self, phase: Phase, store: &StoreHealth) {
-        self.show_phase(phase);
+    pub(super) fn show(&self, phase: Phase, drained: bool, store: &StoreHealth) {
+        self.show_phase(phase, drained);
         self.show_store(store);
     }
 
-    /// Follows the node and its store for as long as it is polled.
+    /// Follows the node, whether an operator has drained it, and its store, for as long as it is polled.
     pub(super) async fn follow(
         self,
         mut phase: watch::Receiver<Phase>,
+        mut drained: watch::Receiver<bool>,
         mut store: watch::Receiver<StoreHealth>,
     ) {
         loop {
-            self.show(*phase.borrow_and_update(), &store.borrow_and_update());
+            let by_operator = *drained.borrow_and_update();
+            self.show(*phase.borrow_and_update(), by_operator, &store.borrow_and_update());
             let seen = tokio::select! {
                 seen = phase.changed() => seen,
+                seen = drained.changed() => seen,
                 seen = store.changed() => seen,
             };
             if seen.is_err() {
@@ -50,8 +53,11 @@ impl Checks {
         }
     }
 
-    fn show_phase(&self, phase: Phase) {
+    fn show_phase(&self, phase: Phase, drained: bool) {
         match phase {
+            Phase::Ready if drained => {
+                self.lifecycle.set(Status::Unready, "drained by an operator");
+            }
             Phase::Ready => self.lifecycle.ready(),
             Phase::Starting => self.lifecycle.set(Status::Unready, "starting"),
             _ => self.lifecycle.set(Status::Unready, "draining"),

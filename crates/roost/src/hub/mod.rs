@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use roost_cluster::{MemoryHub, NodeRef, StoreError};
+use roost_telemetry::LogControl;
+use roost_telemetry::trace::TracingError;
 
 use crate::config::{Config, Problems};
 
@@ -22,8 +24,10 @@ pub struct Hub;
 /// Where a node listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses {
-    /// Devices; `None` without the edge role.
+    /// Devices without TLS; `None` without the edge role, or where they must use TLS.
     pub edge: Option<SocketAddr>,
+    /// Devices by TLS; `None` without the edge role, or a certificate.
+    pub edge_tls: Option<SocketAddr>,
     /// Back ends; `None` without the control role.
     pub grpc: Option<SocketAddr>,
     /// Probes and metrics.
@@ -58,6 +62,9 @@ pub enum StartError {
         /// Why not; `Fenced` where another process has this name.
         source: StoreError,
     },
+    /// Spans cannot be exported.
+    #[error("tracing.otlp_endpoint: {0}")]
+    Tracing(#[from] TracingError),
     /// The edge's threads cannot be started.
     #[error("cannot start the edge: {0}")]
     Edge(std::io::Error),
@@ -68,7 +75,12 @@ pub enum StartError {
 impl Hub {
     /// Starts a node on the current runtime (multi-threaded, please) and returns once it serves.
     pub async fn start(config: Config) -> Result<RunningHub, StartError> {
-        start::start(config, None).await
+        start::start(config, None, None).await
+    }
+
+    /// The same where this process logs by `log`: the node's admin port can change how much.
+    pub async fn start_logging(config: Config, log: LogControl) -> Result<RunningHub, StartError> {
+        start::start(config, None, Some(log)).await
     }
 
     /// The same on an embedded store that is shared with other nodes of this process, whatever
@@ -77,6 +89,6 @@ impl Hub {
         config: Config,
         memory: Arc<MemoryHub>,
     ) -> Result<RunningHub, StartError> {
-        start::start(config, Some(memory)).await
+        start::start(config, Some(memory), None).await
     }
 }

@@ -3,14 +3,16 @@
 
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use roost_cluster::{NodeRef, StoreHealth};
 use roost_control::ServeError;
-use roost_edge::EdgeHandle;
+use roost_edge::{DrainPlan, EdgeHandle};
 use roost_redis::RedisRuntime;
 use roost_telemetry::Telemetry;
-use tokio::sync::watch;
+use roost_telemetry::trace::SpanExport;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +22,12 @@ use super::health::Checks;
 use crate::config::ShutdownConfig;
 use roost_edge::Lifecycle;
 
+/// What is left of `shutdown.grace` when devices that are still there are sent away at once: for their
+/// closes, for gRPC calls and for the rest.
+const AFTER_DRAIN: Duration = Duration::from_secs(10);
+/// How long the last spans may take to their collector.
+const LAST_SPANS: Duration = Duration::from_secs(1);
+
 /// A node that serves. Dropping it ends its tasks at once, as a crash would; [`RunningHub::shutdown`]
 /// ends it in order.
 pub struct RunningHub {
@@ -27,6 +35,8 @@ pub struct RunningHub {
     tasks: Tasks,
     lifecycle: Lifecycle,
     hurry: CancellationToken,
+    /// Keeps a node without an edge from counting as drained.
+    never_drained: watch::Sender<bool>,
     /// Dropped last of all: the checks fail then.
     health: JoinSet<()>,
 }
@@ -38,7 +48,10 @@ pub(super) struct Parts {
     pub(super) telemetry: Telemetry,
     pub(super) shutdown: ShutdownConfig,
     pub(super) redis: Option<RedisRuntime>,
+    pub(super) spans: Option<SpanExport>,
     pub(super) edge: Option<EdgeHandle>,
+    /// Asks for a look at the certificates; `None` where there are none.
+    pub(super) certificates: Option<Arc<Notify>>,
 }
 
 /// The node's tasks, each with a name and a way to be told to end.
@@ -117,14 +130,18 @@ impl RunningHub {
             tasks,
             lifecycle: Lifecycle::new(),
             hurry: CancellationToken::new(),
+            never_drained: watch::Sender::new(false),
             health: JoinSet::new(),
         }
     }
 
     pub(super) fn follow_health(&mut self, checks: Checks, store: watch::Receiver<StoreHealth>) {
         // At once, and not when the task comes round to it: a node that says that it listens is ready.
-        checks.show(self.lifecycle.now(), &store.borrow());
-        self.health.spawn(checks.follow(self.lifecycle.watch(), store));
+        let edge = self.parts.edge.as_ref().map(|edge| edge.edge().watch_drained_by_operator());
+        // A node without devices is never drained.
+        let drained = edge.unwrap_or_else(|| self.never_drained.subscribe());
+        checks.show(self.lifecycle.now(), *drained.borrow(), &store.borrow());
+        self.health.spawn(checks.follow(self.lifecycle.watch(), drained, store));
     }
 
     pub(super) fn advance(&self, next: Phase) {
@@ -149,6 +166,13 @@ impl RunningHub {
     /// Follows its phase.
     pub fn watch_phase(&self) -> watch::Receiver<Phase> {
         self.lifecycle.watch()
+    }
+
+    /// Looks at once whether the certificates have changed, which happens every few seconds anyway.
+    pub fn reload_certificates(&self) {
+        if let Some(watch) = &self.parts.certificates {
+            watch.notify_one();
+        }
     }
 
     /// Once cancelled, a shutdown skips its waits.
@@ -183,19 +207,17 @@ impl RunningHub {
         tracing::info!("draining");
         unless(&self.hurry, tokio::time::sleep(self.parts.shutdown.delay)).await;
         if let Some(edge) = self.parts.edge.take() {
-            let within =
-                if self.hurry.is_cancelled() { Duration::ZERO } else { self.parts.shutdown.drain };
-            let drained = edge.drain(within);
-            unless(&self.hurry, async {
-                let drained = drained.await;
-                if drained.forced > 0 {
-                    tracing::info!(
-                        drained.forced,
-                        "some devices did not answer the close and were cut"
-                    );
-                }
-            })
-            .await;
+            let ShutdownConfig { drain, delay, grace, .. } = self.parts.shutdown;
+            let most = grace.saturating_sub(delay + AFTER_DRAIN).max(drain);
+            let hurry = self.hurry.clone();
+            // A second signal skips the pace, not the word to each device.
+            let drained = edge.drain_as(DrainPlan { over: drain, most: Some(most), hurry }).await;
+            if drained.forced > 0 {
+                tracing::info!(
+                    drained.forced,
+                    "some devices did not answer the close and were cut"
+                );
+            }
         }
         self.advance(Phase::Closing);
         self.tasks.grpc_stop.cancel();
@@ -206,6 +228,9 @@ impl RunningHub {
         while self.tasks.last.join_next().await.is_some() {}
         if let Some(redis) = self.parts.redis.take() {
             redis.stop().await;
+        }
+        if let Some(spans) = self.parts.spans.take() {
+            unless(&self.hurry, spans.finish(LAST_SPANS)).await;
         }
         tracing::info!("stopped");
     }

@@ -2,6 +2,7 @@
 //! that use it, and the listeners' accept loops last.
 
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,24 +12,28 @@ use roost_cluster::{
     StoreSettings, Switchboard,
 };
 use roost_control::{Control, ControlConfig};
-use roost_edge::{Edge, EdgeConfig, EdgeParts};
+use roost_edge::{ConnectRate, Edge, EdgeConfig, EdgeHandle, EdgeParts};
 use roost_redis::{RedisRuntime, RedisStore};
-use roost_telemetry::{HealthRegistry, Telemetry, serve_admin};
+use roost_telemetry::trace::{SpanExport, Tracer, TracingConfig};
+use roost_telemetry::{HealthRegistry, LogControl, Telemetry, serve_admin};
 use roost_types::NodeId;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use super::health::Checks;
 use super::running::{Parts, RunningHub, Tasks};
 use super::{Addresses, Phase, StartError};
 use crate::config::{AuthMode, Config, Credentials};
+use crate::tls::TlsPorts;
 
 /// How much of `shutdown.grace` is left for gRPC calls to end once the devices are gone.
 const CALLS: Duration = Duration::from_secs(5);
 
 /// The ports of a node, bound.
 struct Listeners {
-    edge: Vec<StdListener>,
+    edge: Option<roost_edge::Listeners>,
     grpc: Option<TcpListener>,
+    tls: TlsPorts,
     admin: TcpListener,
     addresses: Addresses,
 }
@@ -45,14 +50,15 @@ struct Shared {
 pub(super) async fn start(
     config: Config,
     memory: Option<Arc<MemoryHub>>,
+    log: Option<LogControl>,
 ) -> Result<RunningHub, StartError> {
     let credentials = config.credentials()?;
     warn_if_insecure(&config, &credentials);
     let listeners = bind(&config).await?;
     let addresses = listeners.addresses;
-    let name = config.node.id.clone();
-    let node = NodeRef::start(name.unwrap_or_else(|| NodeId::generate("node")));
-    let telemetry = Telemetry::new(env!("CARGO_PKG_VERSION"));
+    let name = config.node.id.clone().unwrap_or_else(|| NodeId::generate("node"));
+    let node = NodeRef::start(name);
+    let (telemetry, spans) = open_telemetry(&config, &node, log)?;
 
     let mut tasks = Tasks::new();
     let health = HealthRegistry::new();
@@ -70,16 +76,16 @@ pub(super) async fn start(
         lease: Arc::clone(&lease),
         telemetry: telemetry.clone(),
     };
-    let has_edge = !listeners.edge.is_empty();
-    let edge = has_edge.then(|| make_edge(&config, &shared, &credentials));
+    let edge = listeners.edge.is_some().then(|| make_edge(&config, &shared, &credentials));
     let control = listeners.grpc.is_some();
     let control = control.then(|| make_control(&config, &shared, credentials.api_keys));
 
     let holder = edge.clone().map(|edge| edge as Arc<dyn SessionHolder>);
     let info = node_info(&config, &shared, &addresses);
-    let counted = Arc::clone(&telemetry.control);
+    let (counted, shown) = (Arc::clone(&telemetry.control), Arc::clone(&telemetry.node));
     let mut keeper = Keeper::new(store.clone(), info, lease, config.store.lease, holder)
-        .on_end(move |state| counted.ended(state));
+        .on_end(move |state| counted.ended(state))
+        .on_tally(move |tally, age| shown.set_mailboxes(tally.pending, age));
     keeper.join().await.map_err(|source| StartError::Join { node: node.clone(), source })?;
     let events = store.bus.take_events().expect("taken once for each node");
     let stop = tasks.core_stop.clone();
@@ -88,20 +94,20 @@ pub(super) async fn start(
     let stop = tasks.core_stop.clone();
     tasks.last("keeper", keeper.run(stop));
 
+    let grpc_tls = listeners.tls.grpc.as_ref().map(|setup| Arc::clone(&setup.server));
     let parts = Parts {
         addresses,
         node,
+        certificates: watch_certificates(listeners.tls, &telemetry, &mut tasks),
         telemetry,
         shutdown: config.shutdown.clone(),
         redis,
-        edge: match edge {
-            Some(edge) => Some(edge.serve(listeners.edge).map_err(StartError::Edge)?),
-            None => None,
-        },
+        spans,
+        edge: serve_edge(edge, listeners.edge)?,
     };
     if let (Some(control), Some(listener)) = (control, listeners.grpc) {
         let stop = tasks.grpc_stop.clone();
-        tasks.grpc(control.serve(listener, stop));
+        tasks.grpc(control.serve(listener, grpc_tls, stop));
     }
     let mut hub = RunningHub::new(parts, tasks);
     hub.advance(Phase::Ready);
@@ -117,6 +123,7 @@ fn say_ready(config: &Config, node: &NodeRef, addresses: Addresses) {
         version = env!("CARGO_PKG_VERSION"),
         %node,
         edge = shown(addresses.edge),
+        edge_tls = shown(addresses.edge_tls),
         grpc = shown(addresses.grpc),
         admin = %addresses.admin,
         auth = ?config.auth.mode,
@@ -138,13 +145,36 @@ fn warn_if_insecure(config: &Config, credentials: &Credentials) {
     }
 }
 
+fn serve_edge(
+    edge: Option<Arc<Edge>>,
+    listeners: Option<roost_edge::Listeners>,
+) -> Result<Option<EdgeHandle>, StartError> {
+    let both = edge.zip(listeners);
+    both.map(|(edge, listeners)| edge.serve(listeners).map_err(StartError::Edge)).transpose()
+}
+
+/// Has the certificates looked after. Gives what asks for a look at once.
+fn watch_certificates(
+    tls: TlsPorts,
+    telemetry: &Telemetry,
+    tasks: &mut Tasks,
+) -> Option<Arc<Notify>> {
+    let watch = tls.watch(Arc::clone(&telemetry.node))?;
+    let (asking, stop) = (watch.asking(), tasks.core_stop.clone());
+    tasks.last("certificates", watch.run(stop));
+    Some(asking)
+}
+
 async fn bind(config: &Config) -> Result<Listeners, StartError> {
     let role = config.node.role;
-    let mut edge = vec![];
-    if role.has_edge() {
-        let addr = config.edge.addr;
-        let listen = |source| StartError::Listen { key: "edge.addr", addr, source };
-        edge = roost_edge::bind_workers(addr, workers(config)).map_err(listen)?;
+    let tls = TlsPorts::of(config)?;
+    let mut edge = roost_edge::Listeners::default();
+    if role.has_edge() && config.edge.plain.0 {
+        edge.plain = bind_edge("edge.addr", config.edge.addr, config)?;
+    }
+    if let Some(setup) = &tls.edge {
+        let listeners = bind_edge("edge.tls_addr", config.edge.tls_addr, config)?;
+        edge.tls = Some((listeners, Arc::clone(&setup.server)));
     }
     let mut grpc = None;
     if role.has_control() {
@@ -153,11 +183,22 @@ async fn bind(config: &Config) -> Result<Listeners, StartError> {
     let admin = bind_one("admin.addr", config.admin.addr).await?;
     let bound = "a listener that was just bound has an address";
     let addresses = Addresses {
-        edge: edge.first().map(|listener| listener.local_addr().expect(bound)),
+        edge: edge.plain.first().map(|listener| listener.local_addr().expect(bound)),
+        edge_tls: edge.tls.as_ref().map(|(all, _)| all[0].local_addr().expect(bound)),
         grpc: grpc.as_ref().map(|listener| listener.local_addr().expect(bound)),
         admin: admin.local_addr().expect(bound),
     };
-    Ok(Listeners { edge, grpc, admin, addresses })
+    let edge = role.has_edge().then_some(edge);
+    Ok(Listeners { edge, grpc, tls, admin, addresses })
+}
+
+fn bind_edge(
+    key: &'static str,
+    addr: SocketAddr,
+    config: &Config,
+) -> Result<Vec<StdListener>, StartError> {
+    let listen = |source| StartError::Listen { key, addr, source };
+    roost_edge::bind_workers(addr, workers(config)).map_err(listen)
 }
 
 async fn bind_one(key: &'static str, addr: SocketAddr) -> Result<TcpListener, StartError> {
@@ -171,6 +212,26 @@ fn workers(config: &Config) -> usize {
         0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(64)),
         given => given,
     }
+}
+
+fn open_telemetry(
+    config: &Config,
+    node: &NodeRef,
+    log: Option<LogControl>,
+) -> Result<(Telemetry, Option<SpanExport>), StartError> {
+    let version = env!("CARGO_PKG_VERSION");
+    let telemetry = Telemetry::new(version).with_log(log);
+    let Some(endpoint) = &config.tracing.otlp_endpoint else {
+        return Ok((telemetry, None));
+    };
+    let tracing = TracingConfig {
+        endpoint: endpoint.0.clone(),
+        sample: config.tracing.sample.0,
+        instance: node.id.to_string(),
+        version: version.to_owned(),
+    };
+    let (tracer, spans) = Tracer::exporting(&tracing, Arc::clone(&telemetry.node))?;
+    Ok((telemetry.with_tracer(tracer), Some(spans)))
 }
 
 async fn open_store(
@@ -195,14 +256,28 @@ async fn open_store(
         let memory = MemoryHub::new(settings, Arc::new(HubClock::new()));
         return Ok((memory.node(node.clone()), Arc::new(Lease::perpetual()), None));
     };
-    let redis = roost_redis::RedisConfig {
-        prefix: config.redis.prefix.clone(),
-        metrics: Arc::clone(&telemetry.redis),
-        ..roost_redis::RedisConfig::new(url.0.clone())
-    };
-    let connected = RedisStore::connect(redis, settings, node.clone()).await;
-    let (store, runtime) = connected.map_err(StartError::Store)?;
-    Ok((store, Arc::new(Lease::new()), Some(runtime)))
+    let redis = crate::redis::config(&config.redis, url, Arc::clone(&telemetry.redis))?;
+    let mut tries = 0;
+    loop {
+        match RedisStore::connect(redis.clone(), settings.clone(), node.clone()).await {
+            Ok((store, runtime)) => return Ok((store, Arc::new(Lease::new()), Some(runtime))),
+            // It may start, or be promoted, in a moment: this node is not ready till then.
+            Err(error) if error.is_passing() => {
+                if tries == 0 {
+                    tracing::warn!(%error, "waiting for Redis");
+                }
+                tracing::debug!(%error, tries, "Redis cannot be used yet");
+                tokio::time::sleep(start_pause(tries)).await;
+                tries += 1;
+            }
+            Err(error) => return Err(StartError::Store(error)),
+        }
+    }
+}
+
+/// How long to wait for a Redis that could not be reached: 0.1 s, doubled up to 3.2 s.
+fn start_pause(tries: u32) -> Duration {
+    Duration::from_millis(100) * 2u32.pow(tries.min(5))
 }
 
 fn make_edge(config: &Config, shared: &Shared, credentials: &Credentials) -> Arc<Edge> {
@@ -226,8 +301,13 @@ fn make_edge(config: &Config, shared: &Shared, credentials: &Credentials) -> Arc
 fn edge_config(config: &Config) -> EdgeConfig {
     let mut edge = EdgeConfig {
         enable_echo: config.edge.enable_echo.0,
+        allowed_origins: config.edge.allowed_origins.clone().map(|origins| origins.0),
+        connect_rate: connect_rate(config),
         max_connections: config.edge.max_connections,
         send_queue_bytes: config.edge.send_queue_bytes,
+        shed_rate: config.shutdown.shed_rate,
+        max_connection_age: config.edge.max_connection_age,
+        max_connection_age_jitter: config.edge.max_connection_age_jitter,
         ..EdgeConfig::default()
     };
     edge.limits.payload_bytes = config.edge.payload_bytes;
@@ -235,6 +315,13 @@ fn edge_config(config: &Config) -> EdgeConfig {
     edge.limits.subscriptions = config.edge.subscriptions;
     edge.timeouts.keepalive = config.edge.keepalive;
     edge
+}
+
+/// `None` where a rate of 0 says that there is no limit.
+fn connect_rate(config: &Config) -> Option<ConnectRate> {
+    let per_second = NonZeroU32::new(config.edge.connect_rate)?;
+    let burst = NonZeroU32::new(config.edge.connect_burst)?;
+    Some(ConnectRate { per_second, burst })
 }
 
 fn make_control(config: &Config, shared: &Shared, keys: Option<ApiKeys>) -> Arc<Control> {
@@ -256,7 +343,7 @@ fn make_control(config: &Config, shared: &Shared, keys: Option<ApiKeys>) -> Arc<
 
 fn node_info(config: &Config, shared: &Shared, addresses: &Addresses) -> NodeInfo {
     let role = config.node.role;
-    let main = addresses.edge.or(addresses.grpc);
+    let main = addresses.edge.or(addresses.edge_tls).or(addresses.grpc);
     let own = main.map(|address| address.to_string());
     NodeInfo {
         node: shared.node.clone(),

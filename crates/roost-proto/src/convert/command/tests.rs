@@ -3,10 +3,17 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use roost_types::{DeviceKey, ErrorCode, Payload, SessionId, TenantId};
+use roost_types::{
+    Command, CommandResult, DeviceKey, ErrorCode, LateResult, Payload, Progress, ResultStatus,
+    SessionId, TenantId, Transition,
+};
 
 use super::*;
 use crate::control::v1::payload::Body;
+use crate::control::v1::send_command_request::Expiry;
+use crate::convert::timestamp_out;
+
+mod many;
 
 const NOW: UnixMillis = UnixMillis(1_795_176_000_000);
 const MAX_PAYLOAD: usize = 64;
@@ -124,6 +131,35 @@ fn a_wait_needs_a_state_that_is_not_reached_at_once() {
 }
 
 #[test]
+fn what_bounds_delivery_is_taken_and_part_of_the_content() {
+    let plain = read(request()).unwrap();
+    assert_eq!((plain.spec.ordering_key.as_deref(), plain.spec.max_attempts), (None, 0));
+    assert_eq!(plain.durability, None);
+    let mut asked = request();
+    asked.ordering_key = "é".repeat(128);
+    asked.max_attempts = 1_000;
+    asked.set_durability(v1::Durability::Replicated);
+    let sent = read(asked.clone()).unwrap();
+    assert_eq!(sent.spec.ordering_key.as_deref(), Some(&*asked.ordering_key));
+    assert_eq!(
+        (sent.spec.max_attempts, sent.durability),
+        (1_000, Some(v1::Durability::Replicated))
+    );
+    assert_ne!(sent.spec.digest(), plain.spec.digest());
+
+    for key in ["é".repeat(129), "x".repeat(1 << 20), "a\u{0}b".into()] {
+        let violation = only_violation(|bad| bad.ordering_key = key);
+        assert_eq!((violation.code, &*violation.field), (ErrorCode::FieldInvalid, "ordering_key"));
+    }
+    for most in [1_001, u32::MAX] {
+        assert_eq!(only_violation(|bad| bad.max_attempts = most).field, "max_attempts");
+    }
+    for durability in [-1, 5, i32::MAX] {
+        assert_eq!(only_violation(|bad| bad.durability = durability).field, "durability");
+    }
+}
+
+#[test]
 fn names_are_bounded_in_characters() {
     let mut long = request();
     long.name = "é".repeat(128);
@@ -146,12 +182,25 @@ fn everything_that_is_wrong_is_listed_in_the_order_of_the_fields() {
         headers: BTreeMap::from([(String::new(), String::new())]),
         expiry: Some(Expiry::Ttl(seconds(0))),
         wait_until: 99,
+        ordering_key: "a\tb".into(),
+        max_attempts: 1_001,
+        durability: 9,
         ..Default::default()
     };
     let violations = read(bad).unwrap_err();
     let fields: Vec<_> = violations.iter().map(|v| v.field.as_str()).collect();
-    let expected =
-        ["device_id", "command_id", "name", "payload.body", "headers", "ttl", "wait_until"];
+    let expected = [
+        "device_id",
+        "command_id",
+        "name",
+        "payload.body",
+        "headers",
+        "ttl",
+        "wait_until",
+        "ordering_key",
+        "max_attempts",
+        "durability",
+    ];
     assert_eq!(fields, expected);
     assert_eq!(violations.code(), ErrorCode::IdInvalid);
     let error = roost_types::HubError::from(violations);
@@ -204,7 +253,11 @@ fn finished() -> Command {
             status: ResultStatus::Failed,
             payload: Some(Payload::binary(vec![0, 255].into())),
             error: Some("no power".into()),
+            payload_dropped: false,
         }),
+        late: None,
+        redriven_as: None,
+        revision: 7,
     }
 }
 
@@ -230,6 +283,29 @@ fn a_record_shows_what_was_asked_and_what_came_of_it() {
     assert_eq!((progress.percent, &*progress.note), (Some(40), "flushing"));
     let states: Vec<_> = out.transitions.iter().map(v1::CommandTransition::state).collect();
     assert_eq!(states, [v1::CommandState::Queued, v1::CommandState::Failed]);
+}
+
+#[test]
+fn what_came_after_the_end_is_shown_beside_it() {
+    let mut dead = finished();
+    dead.state = CommandState::Dead;
+    dead.spec.ordering_key = Some("valve-3".into());
+    dead.spec.max_attempts = 2;
+    dead.redriven_as = Some(CommandId::new("c1~2").unwrap());
+    let result = dead.result.take().map(|result| CommandResult {
+        payload: None,
+        payload_dropped: true,
+        ..result
+    });
+    let time = NOW.plus(Duration::from_millis(90));
+    dead.late = result.map(|result| LateResult { result, time, count: 3 });
+    let out = v1::Command::from(&dead);
+    assert_eq!((&*out.ordering_key, out.max_attempts, &*out.redriven_as), ("valve-3", 2, "c1~2"));
+    assert_eq!(out.result, None);
+    let late = out.late_result.unwrap();
+    let result = late.result.unwrap();
+    assert_eq!((late.count, result.time), (3, Some(timestamp_out(time))));
+    assert_eq!((result.payload, result.payload_dropped), (None, true));
 }
 
 #[test]

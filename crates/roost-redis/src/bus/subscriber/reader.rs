@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use roost_cluster::{BusEvent, StoreError};
 use roost_proto::internal::v1::node_envelope::Kind;
@@ -11,15 +12,15 @@ use roost_telemetry::metrics::labels::PubsubDrop;
 use super::super::BusNode;
 use super::super::envelope;
 use super::super::table::Heard;
-use super::BusTask;
+use super::{BusTask, Done};
 
 impl BusTask {
     /// Takes in what came on a channel; gives what there is to do about it.
     pub(super) fn take_in(
         &mut self,
         channel: &str,
-        bytes: Vec<u8>,
-    ) -> Option<BoxFuture<'static, Result<(), String>>> {
+        bytes: &Bytes,
+    ) -> Option<BoxFuture<'static, Done>> {
         if channel == self.presence_channel {
             self.bus.bell.notify_one();
             return None;
@@ -41,8 +42,8 @@ impl BusTask {
     fn understand(
         &mut self,
         channel: &str,
-        bytes: Vec<u8>,
-    ) -> Result<Option<BoxFuture<'static, Result<(), String>>>, StoreError> {
+        bytes: &Bytes,
+    ) -> Result<Option<BoxFuture<'static, Done>>, StoreError> {
         let envelope = envelope::open(bytes)?;
         let for_another_life =
             envelope.incarnation != 0 && envelope.incarnation != self.bus.node.incarnation;
@@ -88,7 +89,7 @@ impl BusTask {
     fn take_change(
         &mut self,
         change: FilterChange,
-    ) -> Result<Option<BoxFuture<'static, Result<(), String>>>, StoreError> {
+    ) -> Result<Option<BoxFuture<'static, Done>>, StoreError> {
         let heard = self.bus.table.write().hear(&change)?;
         let bus = Arc::clone(&self.bus);
         let work = async move {
@@ -106,14 +107,13 @@ impl BusTask {
 
 /// An error of the other connection, which its own supervisor sees to: whatever was missed is found
 /// by the next comparison of the table.
-#[expect(clippy::unnecessary_wraps, reason = "it stands where work that can fail stands too")]
-fn soft(done: Result<(), StoreError>) -> Result<(), String> {
+fn soft(done: Result<(), StoreError>) -> Done {
     if let Err(error) = done {
         tracing::debug!(%error, "could not keep up with the wildcard filters");
     }
-    Ok(())
+    Done::Fine
 }
 
-pub(super) fn check_table(bus: Arc<BusNode>) -> BoxFuture<'static, Result<(), String>> {
+pub(super) fn check_table(bus: Arc<BusNode>) -> BoxFuture<'static, Done> {
     Box::pin(async move { soft(bus.check_table().await) })
 }

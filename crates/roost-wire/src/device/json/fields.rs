@@ -44,7 +44,7 @@ fields! {
     TimeMs "time_ms", Limits "limits", PayloadBytes "payload_bytes", FrameBytes "frame_bytes",
     From "from", To "to", Name "name", ExpiresMs "expires_ms", ExpiresInMs "expires_in_ms",
     Attempt "attempt", Code "code", Message "message", Where "field", Retryable "retryable",
-    Reason "reason", RetryAfterMs "retry_after_ms",
+    Reason "reason", RetryAfterMs "retry_after_ms", Traceparent "traceparent",
 }
 
 /// The known fields of one object; unknown ones are passed over.

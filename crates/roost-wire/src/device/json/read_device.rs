@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use roost_types::{ErrorCode, HubError, ResultStatus};
+use roost_types::{ErrorCode, HubError, ResultStatus, TraceContext};
 
 use super::fields::{Field, Fields};
 use super::value::{invalid, required, shown, string};
@@ -156,5 +156,7 @@ fn result(
         status,
         payload: payload::read(fields, limits)?,
         error: fields.short(Field::Error, MAX_ERROR_BYTES)?.map(Arc::from),
+        // What is none is to be ignored, says W3C: a trace is no reason to lose a result.
+        trace: fields.string(Field::Traceparent)?.and_then(|text| TraceContext::parse(&text)),
     })
 }

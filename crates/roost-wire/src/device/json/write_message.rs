@@ -138,10 +138,12 @@ pub(super) fn from_device(message: &FromDevice, sink: &mut dyn Sink) {
             object.optional_number("percent", percent.map(u64::from));
             object.optional_text("note", note.as_deref());
         }
-        FromDevice::Result { status, payload, error, .. } => {
+        FromDevice::Result { status, payload, error, trace, .. } => {
             object.text("status", self::status(*status));
             optional_payload(&mut object, payload.as_ref());
             object.optional_text("error", error.as_deref());
+            let trace = trace.as_ref().map(ToString::to_string);
+            object.optional_text("traceparent", trace.as_deref());
         }
         FromDevice::Hello { .. } | FromDevice::Received { .. } | FromDevice::Ping { .. } => {}
     }

@@ -6,7 +6,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use roost_types::{
-    DeviceId, Headers, Message, Origin, Payload, Position, ResultStatus, SessionId, UnixMillis,
+    DeviceId, Headers, Message, Origin, Payload, Position, ResultStatus, SessionId, TraceContext,
+    UnixMillis,
 };
 
 use super::*;
@@ -117,13 +118,16 @@ fn from_device() -> impl Strategy<Value = FromDevice> {
                 FromDevice::Progress { id, command_id, percent, note }
             }
         ),
-        (any_id(), any_command_id(), any_status(), option::of(any_payload()), note()).prop_map(
-            |(id, command_id, status, payload, error)| {
-                FromDevice::Result { id, command_id, status, payload, error }
-            }
-        ),
+        (any_id(), any_command_id(), any_status(), option::of(any_payload()), note(), any_trace())
+            .prop_map(|(id, command_id, status, payload, error, trace)| {
+                FromDevice::Result { id, command_id, status, payload, error, trace }
+            }),
         any_id().prop_map(|id| FromDevice::Ping { id }),
     ]
+}
+
+fn any_trace() -> impl Strategy<Value = Option<TraceContext>> {
+    any::<[u8; 25]>().prop_map(|bytes| TraceContext::from_bytes(&bytes))
 }
 
 fn any_message() -> impl Strategy<Value = Message> {

@@ -1,6 +1,6 @@
 //! Messages of devices as the protocol's description has them, and batches.
 
-use roost_types::{Payload, Position, ResultStatus};
+use roost_types::{Payload, Position, ResultStatus, TraceContext};
 
 use super::*;
 use crate::device::{HelloSubscription, Token};
@@ -74,6 +74,7 @@ fn what_a_device_says_of_a_command() {
             status: ResultStatus::Succeeded,
             payload: Some(Payload::json(Text::from(r#"{"uptime_s":3}"#))),
             error: None,
+            trace: None,
         })
     );
     let failed = read(r#"{"type":"result","command_id":"01J","status":"failed","error":"no"}"#);
@@ -82,6 +83,24 @@ fn what_a_device_says_of_a_command() {
         Ok(FromDevice::Result { status: ResultStatus::Failed, payload: None, error: Some(e), .. })
             if &*e == "no"
     ));
+}
+
+#[test]
+fn a_result_may_name_its_span_and_loses_nothing_by_naming_none() {
+    let result = |traceparent: &str| {
+        let text = r#"{"type":"result","command_id":"01J","status":"succeeded","traceparent":"#;
+        match read(&format!("{text}{traceparent}}}")) {
+            Ok(FromDevice::Result { trace, .. }) => Ok(trace),
+            Ok(other) => panic!("{other:?}"),
+            Err(reject) => Err(reject.field),
+        }
+    };
+    let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    assert_eq!(result(&format!("{good:?}")), Ok(TraceContext::parse(good)));
+    for ignored in ["null", "\"\"", "\"00-4bf9\""] {
+        assert_eq!(result(ignored), Ok(None), "{ignored}");
+    }
+    assert_eq!(result("7"), Err(Some("traceparent".into())));
 }
 
 #[test]

@@ -30,13 +30,16 @@ pub struct FaultProxy {
     address: SocketAddr,
     faults: watch::Sender<Faults>,
     open: watch::Receiver<usize>,
+    swallowed: watch::Receiver<u64>,
     /// The accepting task, which owns the connections' tasks.
     _tasks: JoinSet<()>,
 }
 
 /// What goes wrong at the moment.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Faults {
+    /// Where new connections lead.
+    target: SocketAddr,
     /// New connections are reset.
     refuse: bool,
     /// Raised by a cut: connections of an older generation end.
@@ -59,6 +62,14 @@ struct Link {
 /// Counts a connection as open while it lives.
 struct OpenGuard(watch::Sender<usize>);
 
+/// What a connection needs of its proxy.
+#[derive(Clone)]
+struct Shared {
+    faults: watch::Receiver<Faults>,
+    /// How many bytes were taken and not passed on, in all.
+    swallowed: watch::Sender<u64>,
+}
+
 // === impl FaultProxy ===
 
 impl FaultProxy {
@@ -66,11 +77,13 @@ impl FaultProxy {
     pub async fn start(target: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let (faults, watched) = watch::channel(Faults::default());
+        let (faults, watched) = watch::channel(Faults::none(target));
         let (open_sender, open) = watch::channel(0);
+        let (count, swallowed) = watch::channel(0);
+        let shared = Shared { faults: watched, swallowed: count };
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, target, watched, open_sender));
-        Ok(Self { address, faults, open, _tasks: tasks })
+        tasks.spawn(accept(listener, shared, open_sender));
+        Ok(Self { address, faults, open, swallowed, _tasks: tasks })
     }
 
     /// The same for a server on a loopback port.
@@ -91,6 +104,20 @@ impl FaultProxy {
     /// Resets every open connection on both sides, as a crash would. New ones are taken.
     pub fn cut(&self) {
         self.faults.send_modify(|faults| faults.generation += 1);
+    }
+
+    /// Leads new connections to another target, as a name or an address does that was moved; resets
+    /// those that are open.
+    pub fn retarget(&self, target: SocketAddr) {
+        self.faults.send_modify(|faults| {
+            faults.target = target;
+            faults.generation += 1;
+        });
+    }
+
+    /// The same to a server on a loopback port.
+    pub fn retarget_port(&self, port: u16) {
+        self.retarget((Ipv4Addr::LOCALHOST, port).into());
     }
 
     /// Resets new connections (`true`), or takes them again. Open ones go on.
@@ -123,8 +150,15 @@ impl FaultProxy {
     /// Ends every fault but what was cut or swallowed.
     pub fn heal(&self) {
         self.faults.send_modify(|faults| {
-            *faults = Faults { generation: faults.generation, ..Faults::default() };
+            *faults = Faults { generation: faults.generation, ..Faults::none(faults.target) };
         });
+    }
+
+    /// Waits until as many bytes were swallowed, since the proxy was started and both ways together.
+    pub async fn wait_swallowed(&self, bytes: u64) {
+        let mut swallowed = self.swallowed.clone();
+        // It fails only without the accepting task, which lives as long as this.
+        drop(swallowed.wait_for(|count| *count >= bytes).await);
     }
 
     /// How many connections go through it.
@@ -154,6 +188,11 @@ impl FaultProxy {
 // === impl Faults ===
 
 impl Faults {
+    fn none(target: SocketAddr) -> Self {
+        let (to_target, to_client) = (Link::default(), Link::default());
+        Self { target, refuse: false, generation: 0, to_target, to_client }
+    }
+
     fn link(&self, way: Way) -> Link {
         match way {
             Way::ToClient => self.to_client,
@@ -177,12 +216,7 @@ impl Drop for OpenGuard {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    target: SocketAddr,
-    faults: watch::Receiver<Faults>,
-    open: watch::Sender<usize>,
-) {
+async fn accept(listener: TcpListener, shared: Shared, open: watch::Sender<usize>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -191,12 +225,12 @@ async fn accept(
             accepted = listener.accept() => {
                 // A failed accept is the client's end before it was taken.
                 let Ok((client, _)) = accepted else { continue };
-                let now = *faults.borrow();
+                let now = *shared.faults.borrow();
                 if now.refuse {
                     reset(&client);
                 } else {
                     let guard = OpenGuard::new(open.clone());
-                    connections.spawn(serve(client, target, faults.clone(), now.generation, guard));
+                    connections.spawn(serve(client, shared.clone(), now, guard));
                 }
             }
         }
@@ -204,18 +238,12 @@ async fn accept(
 }
 
 /// Passes bytes both ways until both ends are reached, one breaks, or the connection is cut.
-async fn serve(
-    mut client: TcpStream,
-    target: SocketAddr,
-    faults: watch::Receiver<Faults>,
-    generation: u64,
-    _guard: OpenGuard,
-) {
-    let mut cut = faults.clone();
-    let cut = cut.wait_for(|faults| faults.generation != generation);
+async fn serve(mut client: TcpStream, shared: Shared, now: Faults, _guard: OpenGuard) {
+    let mut cut = shared.faults.clone();
+    let cut = cut.wait_for(|faults| faults.generation != now.generation);
     tokio::pin!(cut);
     let connected = tokio::select! {
-        connected = TcpStream::connect(target) => connected,
+        connected = TcpStream::connect(now.target) => connected,
         _ = &mut cut => return reset(&client),
     };
     let Ok(mut server) = connected else {
@@ -229,8 +257,8 @@ async fn serve(
     let (server_read, server_write) = server.split();
     let both = async {
         tokio::try_join!(
-            pump(client_read, server_write, faults.clone(), Way::ToTarget),
-            pump(server_read, client_write, faults.clone(), Way::ToClient),
+            pump(client_read, server_write, shared.clone(), Way::ToTarget),
+            pump(server_read, client_write, shared.clone(), Way::ToClient),
         )
     };
     let ended_well = tokio::select! {
@@ -255,23 +283,25 @@ fn reset(stream: &TcpStream) {
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut faults: watch::Receiver<Faults>,
+    mut shared: Shared,
     way: Way,
 ) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
     loop {
         let length = from.read(&mut chunk).await?;
-        let delay = faults.borrow().link(way).delay;
+        let delay = shared.faults.borrow().link(way).delay;
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
         let gone = |_| io::Error::other("the proxy is gone");
-        let link =
-            faults.wait_for(|faults| !faults.link(way).stalled).await.map_err(gone)?.link(way);
+        let moving = shared.faults.wait_for(|faults| !faults.link(way).stalled).await;
+        let link = moving.map_err(gone)?.link(way);
         if length == 0 {
             return to.shutdown().await;
         }
-        if !link.dropping {
+        if link.dropping {
+            shared.swallowed.send_modify(|count| *count += length as u64);
+        } else {
             to.write_all(&chunk[..length]).await?;
         }
     }
@@ -350,6 +380,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn it_can_lead_elsewhere() {
+        let (proxy, _echo) = echo().await;
+        let mut old = TcpStream::connect(proxy.address()).await.unwrap();
+        send(&mut old, b"a").await;
+        expect(&mut old, b"a").await;
+        let (other, _other_echo) = echo().await;
+        proxy.retarget(other.address());
+        expect_reset(&mut old).await;
+        let mut new = TcpStream::connect(proxy.address()).await.unwrap();
+        send(&mut new, b"b").await;
+        expect(&mut new, b"b").await;
+        assert_eq!(other.open_connections(), 1);
+    }
+
+    #[tokio::test]
     async fn refusing_resets_new_connections_only() {
         let (proxy, _echo) = echo().await;
         let mut old = TcpStream::connect(proxy.address()).await.unwrap();
@@ -398,6 +443,7 @@ mod tests {
         let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
         proxy.drop_bytes(Way::ToTarget, true);
         send(&mut stream, b"lost").await;
+        proxy.wait_swallowed(4).await;
         expect_silence(&mut stream).await;
         proxy.drop_bytes(Way::ToTarget, false);
         send(&mut stream, b"seen").await;
