@@ -62,7 +62,7 @@ LIST
 
 e2e() {
   # Serially: several of these tests promise something within a time.
-  cargo test --workspace --all-features --test e2e -- --test-threads "${2:-1}" "$1::"
+  cargo test --workspace --all-features --test e2e -- --test-threads "${2:-1}" ${3:+"$3"} "$1::"
 }
 build_debug() { cargo build --workspace --all-targets --all-features --quiet; }
 

@@ -93,6 +93,14 @@ fn what_a_failover_takes_is_lost_only_where_it_was_promised() {
     assert_eq!((report.found, report.given_up), (0, 1));
     caught(Rule::NothingLost, &[SEND_1, OK_1, failover, END]);
     caught(Rule::NothingLost, &[SEND_1, volatile, END]);
+    // What was asked for after it is not its business.
+    let before = failover.replace("3000", "500");
+    caught(Rule::NothingLost, &[SEND_1, volatile, &before, END]);
+    // It may take an end back, where that was not promised to stay.
+    let back = r#"{"t":10000,"e":"observe","tenant":"a","device":"d","id":"c1","state":"SENT","since":9500}"#;
+    let run = [DELIVER_1, RESULT_1, OK_3, DONE_1, back];
+    clean(&[&[SEND_1, volatile, failover], &run[..]].concat());
+    caught(Rule::OneEnd, &[&[SEND_1, OK_1, failover], &run[..]].concat());
 }
 
 #[test]

@@ -49,6 +49,8 @@ pub struct Accepted {
     pub id: String,
     /// Whether a failover may take it.
     pub volatile: bool,
+    /// When that was answered, on the run's clock.
+    pub at: u64,
 }
 
 /// How a wish ended.
@@ -217,7 +219,7 @@ impl Backends {
             self.journal.volatile.add();
         }
         let (device, id) = (wish.device.clone(), wish.id.clone());
-        self.accepted.lock().push(Accepted { device, id, volatile });
+        self.accepted.lock().push(Accepted { device, id, volatile, at: monotonic_us() });
         state
     }
 

@@ -173,9 +173,10 @@ async fn recovery(world: &World) -> anyhow::Result<(Duration, Duration)> {
 async fn settle(world: &World) -> (Vec<String>, usize) {
     let accepted = world.backends.accepted();
     let mut open: HashMap<(Name, String), bool> = HashMap::new();
-    for Accepted { device, id, volatile } in accepted {
-        // One durable answer makes it durable.
-        *open.entry((device, id)).or_insert(true) &= volatile;
+    for Accepted { device, id, volatile, at } in accepted {
+        // One answer that a failover cannot have undone is enough.
+        let may_be_gone = volatile && world.may_lose.is_some_and(|until| at <= until);
+        *open.entry((device, id)).or_insert(true) &= may_be_gone;
     }
     let end = Instant::now() + SETTLE;
     let mut gone = HashMap::new();
@@ -187,8 +188,8 @@ async fn settle(world: &World) -> (Vec<String>, usize) {
                 Ok(Some(state)) if state.is_terminal() => drop(open.remove(&key)),
                 Ok(Some(_)) => {}
                 Ok(None) => {
-                    let volatile = open.remove(&key).unwrap_or(true);
-                    gone.insert(key, volatile);
+                    let excused = open.remove(&key).unwrap_or(true);
+                    gone.insert(key, excused);
                 }
                 Err(_) => unanswered += 1,
             }
@@ -201,14 +202,13 @@ async fn settle(world: &World) -> (Vec<String>, usize) {
     let mut broken = vec![];
     let what =
         |(name, id): &(Name, String)| format!("{}/{} command {id}", name.tenant(), name.device);
-    for (key, _) in gone.iter().filter(|(_, volatile)| !**volatile || !world.may_lose) {
+    for (key, _) in gone.iter().filter(|(_, excused)| !**excused) {
         broken
             .push(format!("NothingLost: {} was accepted, and the hub does not know it", what(key)));
     }
     // One that went back to what it was before its result is no better than a lost one.
-    let may_wait = |volatile: bool| volatile && world.may_lose;
-    let lost = gone.len() + open.values().filter(|volatile| may_wait(**volatile)).count();
-    for (key, _) in open.iter().filter(|(_, volatile)| !may_wait(**volatile)) {
+    let lost = gone.len() + open.values().filter(|excused| **excused).count();
+    for (key, _) in open.iter().filter(|(_, excused)| !**excused) {
         broken.push(format!("NothingLost: {} has not ended within {SETTLE:?}", what(key)));
     }
     if unanswered > 0 {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use roost_checker::{Event, Kind};
+use roost_checker::{Event, Kind, monotonic_us};
 use roost_testredis::{DeafProxy, FaultProxy};
 use tempfile::TempDir;
 
@@ -101,8 +101,8 @@ pub struct World {
     pub history: usize,
     /// How often something was broken.
     pub faults: u64,
-    /// Whether the store may lose what was acknowledged at a durability that says so.
-    pub may_lose: bool,
+    /// Up to when the store may have lost what was acknowledged at a durability that says so.
+    pub may_lose: Option<u64>,
     /// What the scenario has to say beside the table.
     pub notes: Vec<String>,
 }
@@ -168,7 +168,7 @@ impl World {
             loaded: devices,
             history: if options.keeps_history { HISTORY } else { 64 },
             faults: 0,
-            may_lose: false,
+            may_lose: None,
             notes: vec![],
         })
     }
@@ -196,10 +196,10 @@ impl World {
         on.map(|(place, _)| place).collect()
     }
 
-    /// Notes that the store lost what it had not replicated: what was acknowledged as volatile may be
-    /// gone from now on.
+    /// Notes that the store lost what it had not replicated: what was acknowledged as volatile until now
+    /// may be gone.
     pub fn note_failover(&mut self) {
-        self.may_lose = true;
+        self.may_lose = Some(monotonic_us());
         self.journal.add(Event { pos: Some(u64::MAX >> 12), ..Event::new(Kind::Failover) });
     }
 

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(super) enum RedisCommand {
     /// Say whether a Redis is fit for a hub, and what to change. Changes nothing. Exit code: 0 fit, 1 unfit,
     /// 4 not reached.
-    Check(CheckArgs),
+    Check(Box<CheckArgs>),
     /// Print the ACL rule for a user that a hub can use.
     Acl(AclArgs),
 }

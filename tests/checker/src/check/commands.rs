@@ -20,7 +20,7 @@ pub(super) fn check(history: &History, options: &Options, facts: &Facts, report:
         if fact.delivered.is_some() || fact.end.is_some() {
             continue;
         }
-        if facts.may_be_gone(fact) {
+        if facts.may_be_gone(history, fact) {
             report.given_up += 1;
         } else if end <= fact.expires.1.saturating_add(micros(options.clock_error)) {
             report.pending += 1;

@@ -47,8 +47,8 @@ pub(super) struct Fact {
 #[derive(Debug)]
 pub(super) struct Facts {
     pub(super) commands: Vec<Fact>,
-    /// Whether the store lost something that it had not promised to keep.
-    pub(super) failover: bool,
+    /// When the store last lost something that it had not promised to keep.
+    pub(super) failover: Option<u64>,
 }
 
 type Key = (Name, Name, Name);
@@ -78,7 +78,8 @@ impl Facts {
         let clock = rows.iter().find(|row| row.kind == Kind::Clock);
         let hub_offset = clock
             .map_or(0, |row| signed(row.t) - signed(row.number.unwrap_or(0)).saturating_mul(1_000));
-        let failover = rows.iter().any(|row| row.kind == Kind::Failover);
+        let failovers = rows.iter().filter(|row| row.kind == Kind::Failover);
+        let failover = failovers.map(|row| row.t).max();
         let mut gatherer = Gatherer {
             history,
             report,
@@ -98,9 +99,11 @@ impl Facts {
         gatherer.facts
     }
 
-    /// Whether this command may be gone without a trace.
-    pub(super) fn may_be_gone(&self, fact: &Fact) -> bool {
-        self.failover && !fact.durable
+    /// Whether this command, or what became of it, may be gone without a trace: a failover takes nothing
+    /// that was asked for after it.
+    pub(super) fn may_be_gone(&self, history: &History, fact: &Fact) -> bool {
+        let asked = history.rows()[fact.send].t;
+        !fact.durable && self.failover.is_some_and(|failover| asked <= failover)
     }
 }
 
@@ -211,7 +214,6 @@ impl Gatherer<'_> {
     }
 
     fn accept(&mut self, index: usize, row: &Row, begun: usize, question: &Row) {
-        let failover = self.facts.failover;
         let fact = self.find(question).expect("its send was seen");
         let (first, created, seq) = (fact.accepted, fact.created, fact.seq);
         fact.accepted.get_or_insert(index);
@@ -222,8 +224,8 @@ impl Gatherer<'_> {
         if let Some(seq) = row.seq {
             fact.seq.get_or_insert((seq, index));
         }
-        let may_be_gone = failover && !fact.durable;
-        let send = fact.send;
+        let (send, durable) = (fact.send, fact.durable);
+        let may_be_gone = self.is_excused(send, durable);
         if first.is_none() {
             self.report.accepted += 1;
         }

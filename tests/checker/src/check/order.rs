@@ -25,7 +25,7 @@ pub(super) fn check(history: &History, facts: &Facts, report: &mut Report) {
         let fact: &Fact = fact;
         let send = &rows[fact.send];
         let line = (send.tenant, send.device, send.key);
-        Some(Delivered { line, at: fact.delivered?, fact, sure: !facts.may_be_gone(fact) })
+        Some(Delivered { line, at: fact.delivered?, fact, sure: !facts.may_be_gone(history, fact) })
     };
     let mut all: Vec<_> = facts.commands.iter().filter_map(delivered).collect();
     all.sort_unstable_by_key(|one| (one.line, one.at));

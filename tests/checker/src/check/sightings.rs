@@ -57,7 +57,7 @@ impl Gatherer<'_> {
             return self.foreign(about, "a back end saw", &[index]);
         };
         let (send, end, earliest) = (fact.send, fact.end, fact.expires.0);
-        let acknowledged = fact.acknowledged;
+        let (acknowledged, durable) = (fact.acknowledged, fact.durable);
         let caused = match state {
             CommandState::Succeeded | CommandState::Failed | CommandState::Rejected => {
                 fact.results & (1 << state as u16) != 0
@@ -70,6 +70,8 @@ impl Gatherer<'_> {
         }
         let name = self.name(about);
         match end {
+            // A failover may have taken the first end back.
+            _ if self.is_excused(send, durable) => {}
             Some((first, shown)) if state.is_terminal() && state != first => {
                 let what = format!("{name} ended twice: {} and {}", first.as_str(), state.as_str());
                 self.report.add(Rule::OneEnd, what, &[send, shown, index]);
@@ -112,11 +114,16 @@ impl Gatherer<'_> {
         let in_time = signed(acknowledged_at).saturating_add(error) < earliest;
         let open = row.state.is_some_and(|state| !state.is_terminal());
         let gone = (expired && in_time) || (open && since > Some(acknowledged_at));
-        let excused = self.facts.failover && !durable;
-        if gone && !excused {
+        if gone && !self.is_excused(send, durable) {
             let what = format!("{}: its result was acknowledged and is gone", self.name(about));
             self.report.add(Rule::NothingLost, what, &[send, acknowledged, index]);
         }
+    }
+
+    /// As `Facts::may_be_gone`, of a command by its first send.
+    pub(super) fn is_excused(&self, send: usize, durable: bool) -> bool {
+        let asked = self.history.rows()[send].t;
+        !durable && self.facts.failover.is_some_and(|failover| asked <= failover)
     }
 
     /// Something is about what nobody sent to this device; perhaps somebody sent it to another.

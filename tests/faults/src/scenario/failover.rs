@@ -95,14 +95,14 @@ async fn promote(world: &mut World) -> anyhow::Result<()> {
     world.faults += 1;
     sleep(CUT).await;
     // Between the two the link stays cut: what the replica lacks is lost.
-    world.note_failover();
     world.store.replicated().promote(1).await?;
     world.faults += 1;
-    world.store.replicated().wait_in_step().await
+    world.store.replicated().wait_in_step().await?;
+    world.note_failover();
+    Ok(())
 }
 
 async fn sentinel_failover(world: &mut World) -> anyhow::Result<()> {
-    world.note_failover();
     let redis = world.store.sentinel();
     let former = redis.kill_master().await?;
     redis.wait_promoted(former).await?;
@@ -110,12 +110,12 @@ async fn sentinel_failover(world: &mut World) -> anyhow::Result<()> {
     redis.wait_followed().await?;
     redis.failover().await?;
     redis.wait_followed().await?;
+    world.note_failover();
     world.faults += 2;
     Ok(())
 }
 
 async fn cluster_failover(world: &mut World) -> anyhow::Result<()> {
-    world.note_failover();
     let redis = world.store.cluster();
     redis.kill(0);
     let replica = redis.replica_of(0);
@@ -124,6 +124,7 @@ async fn cluster_failover(world: &mut World) -> anyhow::Result<()> {
     redis.wait_whole().await?;
     redis.failover(0).await?;
     redis.wait_whole().await?;
+    world.note_failover();
     world.faults += 2;
     Ok(())
 }
