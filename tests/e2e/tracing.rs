@@ -137,8 +137,12 @@ async fn one_command_is_one_trace_from_the_call_to_the_devices_answer() {
     let at_device = spans.iter().find(|span| given.to_string().contains(&span.span_id)).unwrap();
     assert_eq!(at_device.name, "device");
     let deliver = above(&spans, at_device);
-    let push = above(&spans, deliver);
+    let push = named(&spans, "push to edge");
     let send = above(&spans, push);
+    // A push that comes while the edge reads the mailbox is left to that reading, which has the context
+    // that the command was accepted with.
+    let handed_by = above(&spans, deliver);
+    assert!([push, send].iter().any(|span| span.span_id == handed_by.span_id), "{handed_by:?}");
     let chain = [send, push, deliver, at_device, result];
     let told = chain.map(|span| (span.node.as_str(), span.name.as_str()));
     let expected = [

@@ -25,6 +25,9 @@ const PING_AFTER: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much a stream may have under way: a busy topic is not to wait for round trips.
 const STREAM_WINDOW: u32 = 1 << 20;
+/// What a hub's port with TLS says to a client without, in HTTP/2's own way; tonic takes that for a
+/// missing permission.
+const NO_TLS: &str = "this port speaks TLS";
 /// How much all streams together may have under way.
 const CONNECTION_WINDOW: u32 = 8 << 20;
 
@@ -244,6 +247,10 @@ impl From<Status> for BackendError {
         let mut message = status.message().to_owned();
         if info.is_none() {
             add_causes(&mut message, std::error::Error::source(&status));
+        }
+        if info.is_none() && message.contains(NO_TLS) {
+            let what = "cannot reach the hub: this port speaks TLS: connect by https://";
+            return Self::local(Code::Unavailable, what.to_owned());
         }
         let violations = details.bad_request().map(|request| &request.field_violations);
         let fields = violations.into_iter().flatten().map(|violation| FieldViolation {

@@ -177,11 +177,17 @@ impl Keeper {
     }
 
     async fn beat(&mut self) -> Result<(), StoreError> {
+        let mut health = self.store.health.clone();
+        health.mark_unchanged();
         if self.renew().await? {
             if let Some(holder) = self.holder.clone() {
                 self.beat_beside(holder.revalidate()).await?;
             }
-            self.lease.resume();
+            // What was confirmed before an interruption says nothing about what is there after it: the
+            // loop, which hears of the change too, has it confirmed again.
+            if !health.has_changed().unwrap_or(false) {
+                self.lease.resume();
+            }
         }
         Ok(())
     }

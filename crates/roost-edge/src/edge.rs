@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use roost_auth::DeviceAuthenticator;
 use roost_cluster::{
-    Lease, NodeEvent, NodeRef, NodeSink, SessionHolder, Store, StoreError, Switchboard,
+    Lease, NodeEvent, NodeRef, NodeSink, SessionHolder, Store, StoreError, StoreHealth, Switchboard,
 };
 use roost_telemetry::Telemetry;
 use roost_telemetry::metrics::EdgeMetrics;
@@ -169,6 +169,11 @@ impl Edge {
     /// How many connections there are, handshakes included.
     pub fn connections(&self) -> u64 {
         self.admission.connections()
+    }
+
+    /// Whether the store can be reached, as far as is known.
+    pub(crate) fn store_is_up(&self) -> bool {
+        *self.store.health.borrow() == StoreHealth::Up
     }
 
     /// A connection was cut, since its device did not answer the close frame of a drain.

@@ -114,14 +114,15 @@ impl Edge {
                     ?over,
                     "an operator drains this node"
                 );
-                shed::run(self, &Plan::new(Why::Draining, over)).await;
+                shed::run(self, &Plan { patient: true, ..Plan::new(Why::Draining, over) }).await;
                 shed::until_empty(self).await;
                 self.telemetry.node.set_drain_state(DrainState::Drained);
                 tracing::info!("drained: no device is left, and none is let in");
             }
             Order::Rebalance { surplus, over, .. } => {
                 tracing::info!(surplus, ?over, "an operator has devices of this node go elsewhere");
-                let plan = Plan { most: Some(surplus), ..Plan::new(Why::Rebalancing, over) };
+                let plan = Plan::new(Why::Rebalancing, over);
+                let plan = Plan { most: Some(surplus), patient: true, ..plan };
                 let gone = shed::run(self, &plan).await;
                 tracing::info!(gone, "sent devices elsewhere");
             }

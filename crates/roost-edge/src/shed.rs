@@ -48,6 +48,8 @@ pub(crate) struct Plan {
     pub(crate) until: Option<Instant>,
     /// Once cancelled, the rest goes at once.
     pub(crate) hurry: CancellationToken,
+    /// Whether nobody is sent away while the store is out of reach: no node could take them.
+    pub(crate) patient: bool,
 }
 
 /// What a device is told when it is sent away.
@@ -75,7 +77,7 @@ impl Why {
 
 impl Plan {
     pub(crate) fn new(why: Why, over: Duration) -> Self {
-        Self { why, most: None, over, until: None, hurry: CancellationToken::new() }
+        Self { why, most: None, over, until: None, hurry: CancellationToken::new(), patient: false }
     }
 
     /// Whether the pace does not count, or no longer.
@@ -112,6 +114,8 @@ pub(crate) async fn run(edge: &Edge, plan: &Plan) -> u64 {
             }
             let spread = Duration::from_secs(left.len() as u64 / RETRIES_PER_SECOND);
             (left.len(), spread.clamp(Duration::from_secs(1), Duration::from_secs(30)))
+        } else if plan.patient && !edge.store_is_up() {
+            continue;
         } else {
             let granted = leave(edge, pace.due().min(left.len())).await;
             pace.spend(granted);

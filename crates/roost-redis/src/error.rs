@@ -94,6 +94,12 @@ pub(crate) fn refused(who: impl std::fmt::Display, error: &RedisError) -> StartE
         let what = "is no node of a cluster: write redis:// (or rediss://)".to_owned();
         return StartError::Arrangement { address: who.to_string(), what };
     }
+    if error.to_string().contains("unknown command 'SENTINEL'") {
+        let what = "is no sentinel: name the sentinels (port 26379 by custom), or write redis:// \
+                    (or rediss://) for the Redis itself"
+            .to_owned();
+        return StartError::Arrangement { address: who.to_string(), what };
+    }
     if denied { StartError::Denied(text) } else { StartError::Unreachable(text) }
 }
 

@@ -280,19 +280,18 @@ impl RedisStore {
     ) -> Result<Vec<Partition>, StoreError> {
         let calls: Vec<Call> = partitions.iter().map(|p| self.due_call(*p)).collect();
         let answers = self.link.run_all_durable(&script::DUE, &calls).await?;
-        let mut more = Vec::new();
+        let (mut more, mut reached, mut lacking) = (Vec::new(), false, None);
         for (partition, answer) in partitions.iter().zip(answers) {
-            let taken = match answer {
-                Ok((answer, durability)) => {
-                    reach(durability, self.link.durability())?;
-                    take_findings(answer, findings)
-                }
-                Err(error) => Err(error),
-            };
-            match taken {
+            let sure = answer.and_then(|(answer, durability)| {
+                reach(durability, self.link.durability())
+                    .inspect_err(|error| lacking = Some(error.clone()))?;
+                Ok(answer)
+            });
+            reached |= sure.is_ok();
+            match sure.and_then(|answer| take_findings(answer, findings)) {
                 Ok(true) => more.push(*partition),
                 Ok(false) => {}
-                // Its master is away; the others have theirs.
+                // Its master is away, or that one's replica; the others have theirs.
                 Err(error @ (StoreError::NotSent(_) | StoreError::Indeterminate(_))) => {
                     tracing::debug!(%partition, %error, "a sweep could not look into a partition");
                 }
@@ -302,7 +301,11 @@ impl RedisStore {
                 }
             }
         }
-        Ok(more)
+        // A cluster's other masters may have their replicas.
+        match lacking.filter(|_| !reached) {
+            Some(error) => Err(error),
+            None => Ok(more),
+        }
     }
 
     fn due_call(&self, partition: Partition) -> Call {

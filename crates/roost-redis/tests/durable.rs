@@ -16,7 +16,7 @@ use roost_types::{
     CommandId, CommandResult, CommandSpec, CommandState, DeviceKey, ResultStatus, SessionId,
     TenantId,
 };
-use support::{Server, connect, device, node, patient};
+use support::{Server, connect, device, interrupted, node, patient, until};
 
 fn id(name: &str) -> CommandId {
     CommandId::new(name).unwrap()
@@ -100,4 +100,86 @@ async fn what_is_accepted_with_less_waits_for_a_sweep() {
     };
     assert_eq!((dispatch, durability), (None, Durability::Memory));
     assert_eq!((command.state, command.session), (CommandState::Dispatched, Some(session)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_ever_behind_those_who_wait_for_a_replica() {
+    let server = Server::start(&[]).await;
+    let config = RedisConfig {
+        response_timeout: Duration::from_secs(1),
+        wait_timeout: Duration::from_secs(2),
+        ..promised_more(&server)
+    };
+    let (strict, _run) = connect(config, &settings(), &node("a")).await;
+    let (key, id) = (device("d"), id("c"));
+    // Six batches' worth, each of which takes as long as the wait for a replica.
+    let all = (0..3_000).map(|_| strict.mailboxes.cancel(&key, &id));
+    let found = futures_util::future::join_all(all).await;
+    let refused = found.iter().filter(|one| matches!(one, Err(StoreError::NotSent(_)))).count();
+    assert!(refused > 0, "{:?}", found.last());
+    assert!(found.iter().all(Result::is_err));
+}
+
+/// The connections to a server whose last command is one of these.
+async fn clients(server: &Server, last: &[&str]) -> Vec<String> {
+    let mut redis = server.client().await;
+    let mut list = redis::cmd("CLIENT");
+    let list: String = list.arg("LIST").query_async(&mut redis).await.unwrap();
+    let field = |line: &str, name: &str| {
+        line.split(' ').find_map(|word| word.strip_prefix(name)).unwrap_or_default().to_owned()
+    };
+    let wanted = |line: &&str| last.contains(&field(line, "cmd=").as_str());
+    list.lines().filter(wanted).map(|line| field(line, "id=")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_durable_goes_to_the_same_server_as_everything_else() {
+    let server = Server::start(&[]).await;
+    let wait_timeout = Duration::from_secs(2);
+    let config = RedisConfig { wait_timeout, ..promised_more(&server) };
+    let (store, _run) = connect(config, &settings(), &node("a")).await;
+    let key = device("d");
+    let wait = async || unclear(&store.mailboxes.cancel(&key, &id("c")).await);
+    // The connection for commands is lost while the other one waits for a replica. What comes instead may
+    // lead to another server.
+    let meanwhile = async {
+        let before = loop {
+            let waiting = clients(&server, &["wait"]).await;
+            if !waiting.is_empty() {
+                break waiting;
+            }
+        };
+        let lost = interrupted(store.health.clone());
+        let mut redis = server.client().await;
+        for client in clients(&server, &["ping", "role", "hmget", "info"]).await {
+            let mut kill = redis::cmd("CLIENT");
+            // The one that is asked for signs of life may have gone meanwhile, with those for channels.
+            kill.arg("KILL")
+                .arg("ID")
+                .arg(client)
+                .query_async::<redis::Value>(&mut redis)
+                .await
+                .ok();
+        }
+        lost.await;
+        until(&store, true).await;
+        before
+    };
+    let ((), before) = tokio::join!(wait(), meanwhile);
+    let replaced = async {
+        loop {
+            let ((), now) = tokio::join!(wait(), async {
+                loop {
+                    let waiting = clients(&server, &["wait"]).await;
+                    if !waiting.is_empty() {
+                        return waiting;
+                    }
+                }
+            });
+            if now != before {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(support::PATIENCE, replaced).await.expect("it is replaced too");
 }

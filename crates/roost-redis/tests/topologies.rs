@@ -13,7 +13,7 @@ use std::time::Duration;
 use roost_cluster::contract::settings;
 use roost_cluster::{
     BusEvent, Durability, Enqueued, NodeInfo, NodeRef, Offer, Resubscribed, Revalidated, Roles,
-    SessionClaim, Store, StoreError, StoreHealth,
+    SessionClaim, Store, StoreError, StoreHealth, SweepFinding,
 };
 use roost_redis::{RedisConfig, RedisStore, StartError};
 use roost_testredis::{
@@ -481,6 +481,8 @@ async fn a_url_for_another_arrangement_is_refused_with_the_right_one() {
     assert!(error.to_string().contains("redis-cluster://") && !error.is_passing(), "{error}");
     let error = start(format!("redis-cluster://127.0.0.1:{}", single.port())).await;
     assert!(error.to_string().contains("write redis://") && !error.is_passing(), "{error}");
+    let error = start(format!("redis-sentinel://127.0.0.1:{}/main", single.port())).await;
+    assert!(error.to_string().contains("is no sentinel") && !error.is_passing(), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -516,5 +518,15 @@ async fn every_master_of_a_cluster_waits_for_its_own_replica() {
             Durability::Replicated,
             "the others go on"
         );
+    }
+    // So does the sweep of what they have.
+    let soon = certain.clock.now().plus(Duration::from_millis(1));
+    let elsewhere = (200..).find(|n| !is_on_first(&format!("c-{n}"))).unwrap();
+    let ends = CommandSpec { expires: soon, ..spec(&certain, "ends") };
+    let key = device(&format!("c-{elsewhere}"));
+    hurried.mailboxes.enqueue(&key, Offer::new(&ends)).await.unwrap();
+    let is_end = |found: &SweepFinding| matches!(found, SweepFinding::Expired { .. });
+    while !until_done(async || hurried.mailboxes.sweep().await).await.iter().any(is_end) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

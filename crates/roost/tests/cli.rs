@@ -119,7 +119,12 @@ fn commands_end_with_the_exit_code_of_what_became_of_them() {
     let (code, _, err) = fixture.run(&["command", "send", "sim", "echo", "2", "--id", "c1"]);
     assert!(code == 1 && err.contains("ALREADY_EXISTS"), "{err}");
 
-    assert_eq!(fixture.run(&["command", "send", "sim", "fail"]).0, 1);
+    let (code, lines) = fixture.json(&["command", "send", "sim", "fail", "--id", "f", "--watch"]);
+    assert_eq!(code, 1);
+    // Nothing is told again, and the exit code is still the command's.
+    let cursor = lines.last().unwrap()["cursor"].as_str().unwrap().to_owned();
+    let (code, lines) = fixture.json(&["command", "watch", "sim", "f", "--cursor", &cursor]);
+    assert_eq!((code, lines.len()), (1, 0));
     let late = ["command", "send", "nobody", "echo", "--id", "c2", "--wait-timeout", "100ms"];
     let (code, lines) = fixture.json(&late);
     assert_eq!((code, &lines[0]["state"]), (3, &Value::from("QUEUED")));

@@ -18,7 +18,7 @@ use crate::rng::Rng;
 
 /// How long one call may take beyond what it waits for.
 const CALL: Duration = Duration::from_secs(5);
-/// Between two attempts, in ms.
+/// Between two attempts, in ms: the least, and the most after the first; it grows to five times that.
 const PAUSE: (u64, u64) = (50, 400);
 
 /// A command that a back end wants.
@@ -49,7 +49,7 @@ pub struct Accepted {
     pub id: String,
     /// Whether a failover may take it.
     pub volatile: bool,
-    /// When that was answered, on the run's clock.
+    /// When that was asked for, on the run's clock: the answer may come long after what it tells of.
     pub at: u64,
 }
 
@@ -62,6 +62,15 @@ pub enum Sent {
     Refused,
     /// Its time was over first.
     GivenUp,
+}
+
+/// An answer that accepts a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// Where the command stood.
+    pub state: CommandState,
+    /// Whether it had been accepted before.
+    pub existed: bool,
 }
 
 /// The back ends, one connection a tenant to each control node.
@@ -156,25 +165,23 @@ impl Backends {
 
     /// Sends a command until the answer is certain or its time is over, each time to any control node.
     pub async fn send(&self, wish: &Wish) -> Sent {
-        loop {
+        for attempt in 1.. {
             let control = self.rng.index(self.connections.len());
             match self.try_send(control, wish).await {
-                Ok(state) => return Sent::Accepted(state),
+                Ok(taken) => return Sent::Accepted(taken.state),
                 Err(error) if !may_repeat(&error) => return Sent::Refused,
                 Err(_) if self.journal.hub_ms() >= wish.expires_ms => return Sent::GivenUp,
                 Err(_) => {}
             }
-            sleep(Duration::from_millis(self.rng.between(PAUSE.0, PAUSE.1))).await;
+            let most = PAUSE.1 * u64::min(attempt, 5);
+            sleep(Duration::from_millis(self.rng.between(PAUSE.0, most))).await;
         }
+        unreachable!("every command has an end")
     }
 
     /// Sends a command once, by this control node.
-    pub async fn try_send(
-        &self,
-        control: usize,
-        wish: &Wish,
-    ) -> Result<CommandState, BackendError> {
-        let body = wish.body();
+    pub async fn try_send(&self, control: usize, wish: &Wish) -> Result<Taken, BackendError> {
+        let (at, body) = (monotonic_us(), wish.body());
         let event = wish.device.event(Kind::Send).command(&wish.id).body(&body);
         let expires_ms = Some(wish.expires_ms);
         let op = self.journal.invoke(Event { expires_ms, key: wish.key.as_str().into(), ..event });
@@ -185,7 +192,7 @@ impl Backends {
             Err(_) => Err(timed_out()),
         };
         match answer {
-            Ok(answer) => Ok(self.note_accepted(op, wish, answer.get_ref())),
+            Ok(answer) => Ok(self.note_accepted(op, at, wish, answer.get_ref())),
             Err(error) => {
                 let refused = is_certain(&error);
                 let (kind, count) = if refused {
@@ -203,9 +210,10 @@ impl Backends {
     fn note_accepted(
         &self,
         op: u64,
+        at: u64,
         wish: &Wish,
         answer: &pb::SendCommandResponse,
-    ) -> CommandState {
+    ) -> Taken {
         let volatile = answer.durability() <= pb::Durability::Memory;
         let state = answer.command.as_ref().map_or(CommandState::Queued, state_of);
         self.journal.add(Event {
@@ -219,8 +227,8 @@ impl Backends {
             self.journal.volatile.add();
         }
         let (device, id) = (wish.device.clone(), wish.id.clone());
-        self.accepted.lock().push(Accepted { device, id, volatile, at: monotonic_us() });
-        state
+        self.accepted.lock().push(Accepted { device, id, volatile, at });
+        Taken { state, existed: answer.already_existed }
     }
 
     /// Cancels a command, once.

@@ -25,7 +25,7 @@ const WAITED_FOR: u64 = 400;
 const CANCELLED: u64 = 20;
 const KEYED: u64 = 100;
 /// Commands under way at once; further ones are left out.
-const UNDER_WAY: usize = 4_000;
+const UNDER_WAY: usize = 20_000;
 /// Between two publications.
 const PUBLISH: Duration = Duration::from_millis(250);
 

@@ -13,6 +13,7 @@ use roost_faults::scale::Scale;
 use roost_faults::scenario::{Scenario, all};
 use roost_faults::table::table;
 use roost_faults::world::Options;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Breaks a hub under load, and checks that it kept its promises.
 #[derive(Debug, Parser)]
@@ -122,7 +123,9 @@ fn run_all(scenarios: &[Scenario], options: &Options, jobs: usize) -> Vec<Verdic
     std::thread::scope(|scope| {
         for _ in 0..jobs.min(scenarios.len()) {
             scope.spawn(|| {
-                while let Some(place) = next.lock().expect("no thread panics with it").next() {
+                // The lock is not to be held over the run.
+                let take = || next.lock().expect("no thread panics with it").next();
+                while let Some(place) = take() {
                     let scenario = &scenarios[place];
                     let verdict = run_one(scenario, options);
                     let broken = verdict.violations.len();
@@ -147,11 +150,31 @@ fn run_one(scenario: &Scenario, options: &Options) -> Verdict {
     let ran = ran.and_then(|()| {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(2).enable_all().build()?;
-        let ran = runtime.block_on(run(scenario, &options));
+        let ran = runtime.block_on(async {
+            tokio::select! {
+                ran = run(scenario, &options) => ran,
+                // What the run has started goes with it.
+                interrupted = interrupted() => Err(interrupted),
+            }
+        });
         runtime.shutdown_timeout(Duration::from_secs(5));
         ran
     });
     ran.unwrap_or_else(|error| Verdict::failed(scenario.name, &error, began.elapsed()))
+}
+
+/// Waits until somebody asks this process to end.
+async fn interrupted() -> anyhow::Error {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    anyhow::anyhow!("it was interrupted")
 }
 
 fn say(line: &str) {

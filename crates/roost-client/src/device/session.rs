@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use roost_types::{CommandId, Payload, Topic, TopicFilter};
 use roost_wire::device::FromDevice;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::worker::{Op, Worker};
@@ -40,6 +40,8 @@ pub struct DeviceOptions {
 #[derive(Debug)]
 pub struct Device {
     ops: mpsc::Sender<Op>,
+    /// Whether the user has had enough: a worker that is offline sees no `ops`.
+    closing: watch::Sender<bool>,
     /// Owns the worker: aborted when dropped.
     tasks: JoinSet<()>,
 }
@@ -134,8 +136,9 @@ impl Device {
         let (ops, ops_in) = mpsc::channel(OPS);
         let (events_out, events) = mpsc::channel(EVENTS);
         let mut tasks = JoinSet::new();
-        tasks.spawn(Worker::new(options, ops_in, events_out).run());
-        (Self { ops, tasks }, events)
+        let closing = watch::Sender::new(false);
+        tasks.spawn(Worker::new(options, ops_in, events_out).run(closing.subscribe()));
+        (Self { ops, closing, tasks }, events)
     }
 
     /// Subscribes, now and on every later connection. Waits while offline.
@@ -189,8 +192,9 @@ impl Device {
         self.send(Op::Finish(outcome)).await
     }
 
-    /// Ends the connection in order, after what was asked before.
+    /// Ends the connection in order, after what was asked before; at once where there is none.
     pub async fn close(mut self) {
+        self.closing.send_replace(true);
         if self.send(Op::Close).await.is_ok() {
             while self.tasks.join_next().await.is_some() {}
         }
@@ -208,5 +212,33 @@ impl Device {
     async fn send(&self, op: Op) -> Result<(), RequestError> {
         let sent = self.ops.send(op).await;
         sent.map_err(|_| RequestError::Stopped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Far beyond anything that a close without a connection takes.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_device_without_a_connection_can_be_closed() {
+        // Held, so that nobody else listens there; nobody accepts, and the handshake never ends.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("ws://{}", silent.local_addr().unwrap());
+        let (device, _events) = Device::start(DeviceOptions::new(&url).unwrap());
+        tokio::time::timeout(PATIENCE, device.close()).await.expect("while it connects");
+
+        let rude = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}", rude.local_addr().unwrap());
+        let mut turning_away = JoinSet::new();
+        turning_away.spawn(async move { while rude.accept().await.is_ok() {} });
+        let (device, mut events) = Device::start(DeviceOptions::new(&url).unwrap());
+        assert!(matches!(events.recv().await, Some(DeviceEvent::Unreachable { .. })));
+        tokio::time::timeout(PATIENCE, device.close()).await.expect("while it waits");
+        while let Some(event) = events.recv().await {
+            assert!(matches!(event, DeviceEvent::Unreachable { .. }), "{event:?}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use roost_types::{Payload, Qos, Topic, TopicFilter};
 use roost_wire::device::{FromDevice, ToDevice};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::outcomes::Outcomes;
@@ -79,8 +79,9 @@ impl Worker {
         }
     }
 
-    /// Connects again and again until told to stop, or until the hub asks not to.
-    pub(super) async fn run(mut self) {
+    /// Connects again and again until told to stop, or until the hub asks not to. `closing` is looked at
+    /// while there is no connection.
+    pub(super) async fn run(mut self, mut closing: watch::Receiver<bool>) {
         loop {
             let token = (self.options.token)();
             let hello = Hello {
@@ -88,23 +89,33 @@ impl Worker {
                 subscriptions: self.options.subscriptions.clone(),
             };
             let url = self.options.url.clone();
-            let retry_in = match Connection::open(&url, token.as_deref(), &hello).await {
+            let open = Connection::open(&url, token.as_deref(), &hello);
+            let Some(opened) = unless_closing(&mut closing, open).await else { return };
+            let retry_in = match opened {
                 Ok((connection, welcome)) => {
                     self.backoff.connected();
                     match self.serve(connection, welcome).await {
                         End::User => return,
-                        End::Closed(closed, after) => self.disconnected(closed, after).await,
+                        End::Closed(closed, after) => {
+                            let told = self.disconnected(closed, after);
+                            match unless_closing(&mut closing, told).await {
+                                Some(retry_in) => retry_in,
+                                None => return,
+                            }
+                        }
                     }
                 }
                 Err(error) => {
                     let retry_in = self.retry_in(Retry::of_open(&error));
                     let reason = error.to_string();
-                    self.tell(DeviceEvent::Unreachable { reason, retry_in }).await;
+                    let told = self.tell(DeviceEvent::Unreachable { reason, retry_in });
+                    let Some(()) = unless_closing(&mut closing, told).await else { return };
                     retry_in
                 }
             };
             let Some(retry_in) = retry_in else { return };
-            tokio::time::sleep(retry_in).await;
+            let wait = tokio::time::sleep(retry_in);
+            let Some(()) = unless_closing(&mut closing, wait).await else { return };
         }
     }
 
@@ -300,6 +311,19 @@ async fn step(connection: &mut Connection, wants_input: bool) -> Result<Option<T
         std::future::pending::<()>().await;
     }
     connection.flush().await.map(|()| None)
+}
+
+/// `None` where the user closes the device before `work` is done.
+async fn unless_closing<T>(
+    closing: &mut watch::Receiver<bool>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::select! {
+        biased;
+        // First: there is nobody left to connect for.
+        _ = closing.wait_for(|closing| *closing) => None,
+        done = work => Some(done),
+    }
 }
 
 fn answer(done: Done, with: Result<Ack, RequestError>) {

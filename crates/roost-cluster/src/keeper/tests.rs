@@ -116,6 +116,27 @@ async fn a_lease_resumes_only_once_the_sessions_are_confirmed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn sessions_that_were_confirmed_before_an_interruption_are_confirmed_again() {
+    let mut node = Node::of(&hub(), "a");
+    let (tell, health) = watch::channel(StoreHealth::Up);
+    node.store.health = health;
+    *node.holder.takes.lock() = LEASE / 10;
+    let mut keeper = node.keeper();
+    let interruption = async {
+        tokio::time::sleep(LEASE / 20).await;
+        tell.send_replace(StoreHealth::Down { reason: "a failover".into() });
+        tell.send_replace(StoreHealth::Up);
+    };
+    let (joined, ()) = tokio::join!(keeper.join(), interruption);
+    joined.unwrap();
+    assert!(!node.lease.is_valid(), "what was confirmed may be lost again");
+    let running = tokio::time::timeout(LEASE, keeper.run(CancellationToken::new()));
+    assert!(running.await.is_err());
+    assert!(node.lease.is_valid());
+    assert_eq!(node.holder.asked.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_living_end_what_the_dead_left_and_what_is_over() {
     let hub = hub();
     let (dead, living) = (Node::of(&hub, "a"), Node::of(&hub, "b"));

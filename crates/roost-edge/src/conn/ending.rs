@@ -21,6 +21,10 @@ use crate::worker::drain;
 const RELEASE_FIRST: Duration = Duration::from_millis(500);
 /// Within so much a device comes back whose connection was old enough.
 const AGED_RETRY: Duration = Duration::from_secs(2);
+/// So long an old connection is left alone while the store is out of reach.
+const AGED_LATER: Duration = Duration::from_secs(1);
+/// And up to so many milliseconds longer, so that not all go at once when it is back.
+const AGED_APART: u64 = 10_000;
 /// The most bytes of a close reason.
 const MAX_REASON: usize = 123;
 
@@ -130,6 +134,7 @@ impl Conn {
         self.timers.phase_by.set(self.worker.now.get() + close);
         self.timers.stalled_by.set(NEVER);
         self.timers.expires_by.set(NEVER);
+        self.timers.aged_by.set(NEVER);
         self.arm();
     }
 
@@ -205,6 +210,12 @@ impl Conn {
             }
             (Due::Stalled, _) => {
                 self.close_slow("nothing of what was sent was read for too long");
+            }
+            // No node could take it: its age can wait.
+            (Due::Aged, _) if !self.worker.edge.store_is_up() => {
+                let later =
+                    AGED_LATER + Duration::from_millis(self.worker.random_below(AGED_APART));
+                self.timers.aged_by.set(self.worker.now.get() + ticks(later));
             }
             (Due::Aged, _) => {
                 let farewell = Farewell { why: Why::Age, spread: AGED_RETRY };

@@ -197,7 +197,7 @@ impl Conn {
             self.timers.expires_by.set(by);
         }
         if let Some(age) = self.worker.age_of_a_connection() {
-            self.timers.age(self.worker.now.get().saturating_add(ticks(age)));
+            self.timers.aged_by.set(self.worker.now.get().saturating_add(ticks(age)));
         }
         self.arm();
     }

@@ -23,10 +23,10 @@ pub(super) struct Timers {
     pub(super) phase_by: Cell<Ticks>,
     /// When the send queue must have been empty once.
     pub(super) stalled_by: Cell<Ticks>,
-    /// When the credential ends, or the connection is old enough; see `ages`.
+    /// When the credential ends.
     pub(super) expires_by: Cell<Ticks>,
-    /// Whether `expires_by` is when the connection is old enough.
-    ages: Cell<bool>,
+    /// When the connection is old enough.
+    pub(super) aged_by: Cell<Ticks>,
     /// For when the wheel is set; other entries of this connection are outdated.
     pub(super) armed: Cell<Ticks>,
 }
@@ -63,7 +63,7 @@ impl Timers {
             phase_by: Cell::new(phase_by),
             stalled_by: Cell::new(NEVER),
             expires_by: Cell::new(NEVER),
-            ages: Cell::new(false),
+            aged_by: Cell::new(NEVER),
             armed: Cell::new(NEVER),
         }
     }
@@ -81,14 +81,6 @@ impl Timers {
         // `NEVER` stays what it is.
         for by in [&self.phase_by, &self.stalled_by] {
             by.set(by.get().saturating_add(stall));
-        }
-    }
-
-    /// The connection is old enough at `by`, unless its credential ends before.
-    pub(super) fn age(&self, by: Ticks) {
-        if by < self.expires_by.get() {
-            self.expires_by.set(by);
-            self.ages.set(true);
         }
     }
 
@@ -119,7 +111,9 @@ impl Timers {
         } else if now >= self.stalled_by.get() {
             Due::Stalled
         } else if now >= self.expires_by.get() {
-            if self.ages.get() { Due::Aged } else { Due::Expired }
+            Due::Expired
+        } else if now >= self.aged_by.get() {
+            Due::Aged
         } else if now >= self.silent_at() && self.pinged.get() {
             Due::Silent
         } else if now >= self.ping_at() && !self.pinged.get() {
@@ -136,7 +130,8 @@ impl Timers {
     /// When to look again.
     pub(super) fn next(&self) -> Ticks {
         let life = if self.pinged.get() { self.silent_at() } else { self.ping_at() };
-        life.min(self.phase_by.get()).min(self.stalled_by.get()).min(self.expires_by.get())
+        let ends = [&self.phase_by, &self.stalled_by, &self.expires_by, &self.aged_by];
+        ends.into_iter().map(Cell::get).fold(life, Ticks::min)
     }
 }
 
@@ -175,14 +170,14 @@ mod tests {
     }
 
     #[test]
-    fn age_and_credential_share_a_deadline_the_nearer_counts() {
+    fn a_credential_ends_however_long_the_age_is_put_off() {
         let timers = Timers::new(0, 40_000, NEVER);
-        timers.age(100);
+        timers.expires_by.set(200);
+        timers.aged_by.set(100);
         assert_eq!((timers.next(), timers.due(100)), (100, Due::Aged));
-        let timers = Timers::new(0, 40_000, NEVER);
-        timers.expires_by.set(50);
-        timers.age(100);
-        assert_eq!((timers.next(), timers.due(100)), (50, Due::Expired));
+        timers.aged_by.set(300);
+        assert_eq!((timers.next(), timers.due(199)), (200, Due::Nothing));
+        assert_eq!(timers.due(300), Due::Expired);
     }
 
     #[test]

@@ -20,7 +20,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use roost_cluster::StoreHealth;
 use roost_telemetry::metrics::labels::{AdmissionDecision, ConnectOutcome};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
@@ -87,7 +86,7 @@ fn decide(edge: &Edge, peer: SocketAddr) -> Result<Slots, AdmissionDecision> {
     if !edge.admits() {
         return Err(AdmissionDecision::Draining);
     }
-    if *edge.store.health.borrow() != StoreHealth::Up {
+    if !edge.store_is_up() {
         return Err(AdmissionDecision::Unavailable);
     }
     if edge.bucket.as_ref().is_some_and(|bucket| !bucket.take()) {

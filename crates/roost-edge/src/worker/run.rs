@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use roost_cluster::StoreHealth;
 use roost_telemetry::metrics::WorkerIndex;
 use roost_telemetry::metrics::labels::{GapCause, SessionState};
 use tokio::task::{JoinSet, LocalSet, spawn_local};
@@ -168,7 +167,7 @@ fn catch_up(worker: &Rc<Worker>) {
     for conn in places.into_iter().filter_map(|place| worker.find(place)) {
         mail::read(&conn);
     }
-    if *worker.edge.store.health.borrow() != StoreHealth::Up {
+    if !worker.edge.store_is_up() {
         return;
     }
     worker.reports.retry();

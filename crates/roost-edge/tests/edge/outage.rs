@@ -46,6 +46,14 @@ impl Cut {
 
     /// An edge on this store.
     async fn edge(hub: &Arc<MemoryHub>, name: &str) -> (Arc<Self>, TestEdge) {
+        Self::edge_with(hub, name, EdgeConfig::default()).await
+    }
+
+    async fn edge_with(
+        hub: &Arc<MemoryHub>,
+        name: &str,
+        config: EdgeConfig,
+    ) -> (Arc<Self>, TestEdge) {
         let node = NodeRef::start(NodeId::new(name).unwrap());
         let health = watch::Sender::new(StoreHealth::Up);
         let cut = Arc::new(Self {
@@ -62,7 +70,7 @@ impl Cut {
             ..cut.behind.clone()
         };
         let authenticator = Arc::new(InsecureAuthenticator);
-        let edge = TestEdge::start_on(store, node, EdgeConfig::default(), authenticator).await;
+        let edge = TestEdge::start_on(store, node, config, authenticator).await;
         (cut, edge)
     }
 }
@@ -259,6 +267,46 @@ async fn what_an_outage_left_undone_is_done_after_it() {
     cut.set(false);
     edge.until_state("stays", "c1", CommandState::Sent).await;
     edge.until_offline("leaves").await;
+}
+
+/// For so long a device is seen to stay. A slow machine sees less, and nothing false.
+const STAYS: Duration = Duration::from_millis(500);
+
+#[tokio::test]
+async fn nobody_is_drained_while_no_node_could_take_them() {
+    let (cut, edge) = Cut::edge(&hub(), "a").await;
+    let mut device = edge.device("d").await;
+    cut.set(true);
+    let order = NodeEvent::DrainNode { over: Duration::from_millis(50) };
+    cut.behind.bus.send(&edge.node, &order).await.unwrap();
+    edge.until_metric("roost_drain_state", 1.0).await;
+    let ordered = tokio::time::Instant::now();
+    while ordered.elapsed() < STAYS {
+        device.expect_alive().await;
+    }
+    cut.set(false);
+    assert_eq!(device.expect("goaway").await["reason"], "draining");
+}
+
+#[tokio::test]
+async fn an_old_connection_stays_while_no_node_could_take_it() {
+    // As long as in the test of ages themselves.
+    let age = Duration::from_secs(4);
+    let jitter = Some(Duration::ZERO);
+    let config = EdgeConfig {
+        max_connection_age: Some(age),
+        max_connection_age_jitter: jitter,
+        ..EdgeConfig::default()
+    };
+    let (cut, edge) = Cut::edge_with(&hub(), "a", config).await;
+    let mut device = edge.device("d").await;
+    cut.set(true);
+    let began = tokio::time::Instant::now();
+    while began.elapsed() < age + STAYS {
+        device.expect_alive().await;
+    }
+    cut.set(false);
+    assert_eq!(device.expect("goaway").await["reason"], "connection_age");
 }
 
 fn spec(edge: &TestEdge) -> CommandSpec {

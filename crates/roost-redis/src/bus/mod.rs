@@ -60,6 +60,10 @@ pub(crate) struct BusNode {
     acks: Mutex<HashMap<u64, watch::Sender<u64>>>,
     /// Whether the channels are subscribed and the table is whole.
     ready: AtomicBool,
+    /// This node left the hub: its filters stay out of the table.
+    left: AtomicBool,
+    /// Others struck this node's filters off the table, and they are not back yet.
+    struck: AtomicBool,
     events: Mutex<Option<mpsc::Receiver<BusEvent>>>,
     /// Rung when presence events may be there to read.
     pub(crate) bell: Notify,
@@ -90,6 +94,8 @@ impl BusNode {
             requests,
             acks: Mutex::default(),
             ready: AtomicBool::new(false),
+            left: AtomicBool::new(false),
+            struck: AtomicBool::new(false),
             events: Mutex::new(Some(events)),
             bell: Notify::new(),
         });

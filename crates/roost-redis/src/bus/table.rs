@@ -1,6 +1,6 @@
 //! A node's copy of the table of wildcard filters. How it is kept like the original is in `wild.rs`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use roost_cluster::{NodeRef, StoreError};
 use roost_proto::internal::v1::FilterChange;
@@ -16,6 +16,8 @@ use crate::sessions::parse_node;
 pub(super) struct WildTable {
     pub(super) version: u64,
     tenants: HashMap<TenantId, FilterTrie<Vec<NodeRef>>>,
+    /// Who had filters when the whole table was read last.
+    owners: HashSet<NodeRef>,
 }
 
 /// What a change that was heard asks for.
@@ -39,6 +41,11 @@ impl WildTable {
             });
         }
         found
+    }
+
+    /// Whether a node had filters when the whole table was read last.
+    pub(super) fn had_filters_of(&self, node: &NodeRef) -> bool {
+        self.owners.contains(node)
     }
 
     fn add(&mut self, tenant: &TenantId, filter: &TopicFilter, node: NodeRef) {
@@ -112,6 +119,7 @@ impl WildTable {
                 };
                 table.add(&tenant, &filter, owner.clone());
             }
+            table.owners.insert(owner);
         }
         Ok(table)
     }

@@ -3,6 +3,7 @@
 //! that finds a hole reads the whole table.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use redis::Value;
 use roost_cluster::{NodeRef, StoreError};
@@ -101,6 +102,10 @@ impl BusNode {
 
     /// Strikes a node's filters off the table.
     pub(crate) async fn drop_filters_of(&self, node: &NodeRef) -> Result<(), StoreError> {
+        if *node == self.node {
+            // They are not to be put back.
+            self.left.store(true, Ordering::Release);
+        }
         let (prev, version) = self.change(&self.wild_call("drop", node)).await?;
         if prev == version {
             return Ok(());
@@ -137,8 +142,27 @@ impl BusNode {
         }
     }
 
-    /// Reads the table if a change was missed.
-    pub(super) async fn check_table(&self) -> Result<(), StoreError> {
+    /// Reads the whole table. Should this node's filters be gone from it, because others took the node for
+    /// dead, they are put back; gives whether they were.
+    pub(super) async fn read_again(&self) -> Result<bool, StoreError> {
+        self.read_table().await?;
+        let gone = !self.left.load(Ordering::Acquire)
+            && !self.own_wild.lock().is_empty()
+            && !self.table.read().had_filters_of(&self.node);
+        if gone {
+            tracing::warn!("this node was taken for dead; its wildcard filters are put back");
+            self.struck.store(true, Ordering::Release);
+        }
+        let struck = self.struck.load(Ordering::Acquire);
+        if struck {
+            self.join_table().await?;
+            self.struck.store(false, Ordering::Release);
+        }
+        Ok(struck)
+    }
+
+    /// Reads the table if a change was missed; gives whether this node's filters had to be put back.
+    pub(super) async fn check_table(&self) -> Result<bool, StoreError> {
         let mut pipe = redis::pipe();
         pipe.cmd("GET").arg(format!("{}v", self.link.keys.wild()));
         let found = self.link.ask(RedisCommand::Interest, &mut pipe).await?;
@@ -147,10 +171,10 @@ impl BusNode {
             Some(text) => crate::reply::parse(&text)?,
             None => 0,
         };
-        if version == self.table.read().version {
-            return Ok(());
+        if version == self.table.read().version && !self.struck.load(Ordering::Acquire) {
+            return Ok(false);
         }
-        self.read_table().await
+        self.read_again().await
     }
 
     /// Tells the node that waits that this one has the table at `version`.

@@ -84,4 +84,13 @@ impl Link {
             self.health.send_replace(StoreHealth::Up);
         }
     }
+
+    /// This node could not renew its lease although Redis answers: a master without its replicas refuses
+    /// writes, a cluster that is down every script. Others could not renew theirs either.
+    pub(super) fn note_refusal(&self) {
+        if let Some(since) = self.up_since.lock().as_mut() {
+            *since = Instant::now();
+            self.interruptions.fetch_add(1, Ordering::AcqRel);
+        }
+    }
 }

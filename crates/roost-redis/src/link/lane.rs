@@ -20,7 +20,7 @@ use crate::config::RedisConfig;
 use crate::error::judge;
 use crate::target::Target;
 
-use super::master::Master;
+use super::master::{Master, MasterState};
 use super::spans::spanned;
 
 /// How many requests may wait for the next batch. Beyond it their makers wait.
@@ -35,12 +35,15 @@ type Answers = (Vec<RedisResult<Value>>, Durability);
 pub(super) struct Job {
     command: RedisCommand,
     cmds: Vec<Cmd>,
+    since: Instant,
     done: oneshot::Sender<Result<Answers, StoreError>>,
 }
 
 /// Where requests wait.
 pub(super) struct Lane {
     jobs: mpsc::Sender<Job>,
+    /// How long a request may wait for its turn.
+    patience: Duration,
 }
 
 /// What the hub promises, and how long it may take.
@@ -98,12 +101,13 @@ impl Promise {
 // === impl Lane ===
 
 impl Lane {
-    pub(super) fn new() -> (Self, mpsc::Receiver<Job>) {
+    pub(super) fn new(promise: Promise) -> (Self, mpsc::Receiver<Job>) {
         let (jobs, receiver) = mpsc::channel(WAITING);
-        (Self { jobs }, receiver)
+        (Self { jobs, patience: promise.response }, receiver)
     }
 
-    /// Has commands executed and waited for; an outage ends the waiting for a turn.
+    /// Has commands executed and waited for; an outage ends the waiting for a turn, and so does time: with
+    /// the replicas away each batch takes as long as it may.
     pub(super) async fn send(
         &self,
         master: &Master,
@@ -111,12 +115,13 @@ impl Lane {
         cmds: Vec<Cmd>,
     ) -> Result<Answers, StoreError> {
         let (done, answer) = oneshot::channel();
-        let job = Job { command, cmds, done };
+        let job = Job { command, cmds, since: Instant::now(), done };
         let queued = tokio::select! {
             biased;
             // A place is free, or becomes free when the batch before is answered.
             queued = self.jobs.send(job) => queued.is_ok(),
             () = master.until_down() => false,
+            () = tokio::time::sleep(self.patience) => return Err(crowded()),
         };
         if !queued {
             return Err(master.not_sent());
@@ -143,18 +148,19 @@ pub(super) async fn connect(
     client.get_multiplexed_async_connection_with_config(&config).await.map(Some)
 }
 
-/// Writes batches until the connection is no good, or the master is lost; says why.
+/// Writes batches until the connection is no good, or the master was lost since `state` was looked at,
+/// however soon it came back: there may be another server at its address. Says why.
 pub(super) async fn work(
     master: &Arc<Master>,
-    mut connection: MultiplexedConnection,
+    (mut connection, mut state): (MultiplexedConnection, MasterState),
     jobs: &mut mpsc::Receiver<Job>,
     promise: Promise,
 ) -> String {
     loop {
         let batch = tokio::select! {
             biased;
-            // What waits is refused by `refuse`, which comes next.
-            () = master.until_down() => return "its master is lost".into(),
+            // What waits is refused by `refuse`, which comes next. The sender lives as long as the master.
+            _ = state.changed() => return "its master was lost".into(),
             batch = gather(jobs) => batch,
         };
         if batch.is_empty() {
@@ -193,6 +199,15 @@ async fn write(
     batch: Vec<Job>,
     promise: Promise,
 ) -> Result<(), String> {
+    let (batch, late): (Vec<Job>, Vec<Job>) =
+        batch.into_iter().partition(|job| job.since.elapsed() < promise.response);
+    for job in late {
+        // Nobody is told if its maker is gone.
+        drop(job.done.send(Err(crowded())));
+    }
+    if batch.is_empty() {
+        return Ok(());
+    }
     let mut pipe = redis::pipe();
     for cmd in batch.iter().flat_map(|job| &job.cmds) {
         pipe.add_command(cmd.clone());
@@ -223,6 +238,10 @@ async fn write(
             Err(error.to_string())
         }
     }
+}
+
+fn crowded() -> StoreError {
+    StoreError::NotSent("too many wait for the replicas".into())
 }
 
 #[cfg(test)]

@@ -28,6 +28,9 @@ use super::spans::spanned;
 /// late.
 const TURNS: usize = 512;
 
+/// Whether a master answers: `None`, or why not.
+pub(super) type MasterState = watch::Receiver<Option<String>>;
+
 /// One master, whichever connection it has meanwhile.
 pub(crate) struct Master {
     pub(crate) address: Address,
@@ -71,6 +74,11 @@ impl Master {
 
     pub(super) fn connection(&self) -> Option<MultiplexedConnection> {
         self.live.load().as_deref().cloned()
+    }
+
+    /// Changes whenever it is lost or back.
+    pub(super) fn state(&self) -> MasterState {
+        self.down.subscribe()
     }
 
     pub(super) fn is_up(&self) -> bool {

@@ -78,8 +78,8 @@ pub(crate) struct Link {
     moved: watch::Sender<u64>,
     /// Rung when somebody met an answer that the map did not foresee.
     refresh: Notify,
-    /// Since when all masters have answered without an interruption that this node knows of; `None`
-    /// while one does not.
+    /// Since when all masters have answered, and this node could renew its lease, without an interruption
+    /// that it knows of; `None` while one does not.
     up_since: Mutex<Option<Instant>>,
     /// How often any of them was lost, or replaced.
     interruptions: AtomicU64,
@@ -235,24 +235,25 @@ impl Link {
     }
 
     /// Sends each command to the master that has its key, and gives what came of it, in order, with
-    /// what all of it is worth.
+    /// what each is worth.
     async fn each(
         &self,
         command: RedisCommand,
         pipe: &mut Pipeline,
         way: Way,
-    ) -> (Vec<Found>, Durability) {
+    ) -> (Vec<Found>, Vec<Durability>) {
         let count = pipe.len();
         if count == 0 {
-            return (Vec::new(), Durability::Memory);
+            return (Vec::new(), Vec::new());
         }
+        let none = vec![Durability::Memory; count];
         let map = self.map.load_full();
         if map.is_sharded() {
             return self.scatter(command, pipe.cmd_iter().cloned().collect(), way).await;
         }
         let Some(master) = map.masters.first() else {
             let error = StoreError::NotSent(self.down_reason());
-            return (vec![Err(Fault::Unanswered(error)); count], Durability::Memory);
+            return (vec![Err(Fault::Unanswered(error)); count], none);
         };
         let sent = match way {
             Way::Plain => master.send(command, pipe).await.map(plain),
@@ -264,9 +265,9 @@ impl Link {
         match sent {
             Ok((found, reached)) => {
                 let found = found.into_iter().map(|one| one.map_err(Fault::Answered));
-                (found.collect(), reached)
+                (found.collect(), vec![reached; count])
             }
-            Err(error) => (vec![Err(Fault::Unanswered(error)); count], Durability::Memory),
+            Err(error) => (vec![Err(Fault::Unanswered(error)); count], none),
         }
     }
 

@@ -41,6 +41,8 @@ struct Item {
     cmd: Cmd,
     /// Where a slot that moves is on its way to, if the server said so.
     asking: Option<Arc<Master>>,
+    /// It was sent again already: two servers may send it to each other.
+    again: bool,
 }
 
 /// What to do about an answer that is none.
@@ -57,8 +59,8 @@ struct Scatter {
     /// How long the next pause is, and whether one is needed.
     pause: Duration,
     wait: bool,
-    /// The least that any of them was worth.
-    reached: Durability,
+    /// What each is worth: as much as its last answer.
+    worth: Vec<Durability>,
     found: Vec<Option<Found>>,
     open: Vec<Item>,
 }
@@ -78,17 +80,17 @@ impl Link {
         command: RedisCommand,
         cmds: Vec<Cmd>,
         way: Way,
-    ) -> (Vec<Found>, Durability) {
+    ) -> (Vec<Found>, Vec<Durability>) {
         let mut state = Scatter {
             deadline: Instant::now() + self.config.response_timeout,
             pause: PAUSE.0,
             wait: false,
-            reached: self.promise.durability,
+            worth: vec![Durability::Memory; cmds.len()],
             found: cmds.iter().map(|_| None).collect(),
             open: Vec::with_capacity(cmds.len()),
         };
         for (index, cmd) in cmds.into_iter().enumerate() {
-            state.open.push(Item { index, slot: slot_of(&cmd), cmd, asking: None });
+            state.open.push(Item { index, slot: slot_of(&cmd), cmd, asking: None, again: false });
         }
         while !state.open.is_empty() {
             let groups = self.groups(&mut state);
@@ -102,7 +104,7 @@ impl Link {
             }
         }
         let none = || Err(Fault::Unanswered(StoreError::Corrupt("Redis answered nothing".into())));
-        (state.found.into_iter().map(|one| one.unwrap_or_else(none)).collect(), state.reached)
+        (state.found.into_iter().map(|one| one.unwrap_or_else(none)).collect(), state.worth)
     }
 
     /// Sorts what is open by the connection that it goes on.
@@ -137,8 +139,8 @@ impl Link {
                 return;
             }
         };
-        state.reached = state.reached.min(worth);
         for (mut item, answer) in items.into_iter().zip(answers) {
+            state.worth[item.index] = worth;
             let next = match answer {
                 Ok(value) => {
                     state.found[item.index] = Some(Ok(value));
@@ -148,8 +150,8 @@ impl Link {
             };
             match next {
                 Next::Again { asking, pause } if Instant::now() + state.pause < state.deadline => {
-                    state.wait |= pause;
-                    item.asking = asking;
+                    state.wait |= pause || item.again;
+                    (item.asking, item.again) = (asking, true);
                     state.open.push(item);
                 }
                 Next::Again { .. } => state.found[item.index] = Some(Err(moving())),
@@ -231,8 +233,12 @@ impl Link {
     fn note_moved(&self, slot: u16, address: &Address) -> bool {
         let known = self.map.load().at(address).is_some();
         if known {
-            self.map.rcu(|map| map.with(slot, address).map_or_else(|| Arc::clone(map), Arc::new));
-            self.moved.send_modify(|moves| *moves += 1);
+            let before = self
+                .map
+                .rcu(|map| map.with(slot, address).map_or_else(|| Arc::clone(map), Arc::new));
+            if before.with(slot, address).is_some() {
+                self.moved.send_modify(|moves| *moves += 1);
+            }
         }
         // Others move with it, as a rule.
         self.look_again();

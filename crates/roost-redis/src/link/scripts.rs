@@ -64,8 +64,8 @@ impl Link {
     ) -> Result<(Answer, Durability), StoreError> {
         let mut pipe = redis::pipe();
         pipe.add_command(script.evalsha(call));
-        let (found, reached) = self.each(script.command, &mut pipe, self.durable_way()).await;
-        let (mut answer, mut reached) = (first(found)?, reached);
+        let (found, worth) = self.each(script.command, &mut pipe, self.durable_way()).await;
+        let (mut answer, mut reached) = (first(found)?, least(&worth));
         if is_unknown(&answer) {
             (answer, reached) = self.in_full(script, call, self.durable_way()).await?;
         }
@@ -99,14 +99,13 @@ impl Link {
         for call in calls {
             pipe.add_command(script.evalsha(call));
         }
-        let (found, reached) = self.each(script.command, &mut pipe, way).await;
+        let (found, worth) = self.each(script.command, &mut pipe, way).await;
         let lost = |found: &Found| matches!(found, Err(Fault::Unanswered(_)));
         if !found.is_empty() && found.iter().all(lost) {
             return first(found).map(|_| Vec::new());
         }
         let mut answers = Vec::with_capacity(found.len());
-        for (call, mut answer) in calls.iter().zip(found) {
-            let mut reached = reached;
+        for ((call, mut answer), mut reached) in calls.iter().zip(found).zip(worth) {
             if is_unknown(&answer) {
                 (answer, reached) = match self.in_full(script, call, way).await {
                     Ok(again) => again,
@@ -127,13 +126,21 @@ impl Link {
     ) -> Result<(Found, Durability), StoreError> {
         let mut pipe = redis::pipe();
         pipe.add_command(script.eval(call));
-        let (found, reached) = self.each(script.command, &mut pipe, way).await;
-        Ok((first(found)?, reached))
+        let (found, worth) = self.each(script.command, &mut pipe, way).await;
+        Ok((first(found)?, least(&worth)))
     }
 
     /// Runs the heartbeat: a refused one brings the time along too. It waits for no turn: behind
     /// everybody who reconnects it would come too late.
     pub(crate) async fn beat(&self, call: &Call) -> Result<Answer, StoreError> {
+        let answer = self.send_beat(call).await;
+        if !answer.as_ref().is_ok_and(|answer| matches!(answer.tag.as_str(), "OK" | "FENCED")) {
+            self.note_refusal();
+        }
+        answer
+    }
+
+    async fn send_beat(&self, call: &Call) -> Result<Answer, StoreError> {
         let script = &crate::script::HEARTBEAT;
         let send = async |cmd: Cmd| {
             let mut pipe = redis::pipe();
@@ -173,6 +180,11 @@ fn first(mut found: Vec<Found>) -> Result<Found, StoreError> {
         Err(Fault::Unanswered(error)) => Err(error),
         answered => Ok(answered),
     }
+}
+
+/// What the least durable of all is worth.
+fn least(worth: &[Durability]) -> Durability {
+    worth.iter().copied().min().unwrap_or(Durability::Memory)
 }
 
 /// Whether a script has to be sent in full.

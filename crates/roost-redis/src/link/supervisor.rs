@@ -48,7 +48,7 @@ impl Link {
         let view = self.viewer.look().await?;
         let mut newborn = Vec::new();
         for address in &view.masters {
-            let (lane, jobs) = Lane::new();
+            let (lane, jobs) = Lane::new(self.promise);
             let master =
                 Arc::new(Master::new(address.clone(), Arc::clone(&self.config.metrics), lane));
             self.connect_master(&master).await?;
@@ -141,7 +141,7 @@ impl Link {
                 masters.push(Arc::clone(known));
                 continue;
             }
-            let (lane, jobs) = Lane::new();
+            let (lane, jobs) = Lane::new(self.promise);
             let master =
                 Arc::new(Master::new(address.clone(), Arc::clone(&self.config.metrics), lane));
             if let Err(error) = self.connect_master(&master).await {
@@ -278,6 +278,7 @@ impl Link {
 
     async fn keep_lane(&self, master: &Arc<Master>, mut jobs: mpsc::Receiver<lane::Job>) {
         while !master.retired.is_cancelled() {
+            let state = master.state();
             if !master.is_up() {
                 tokio::select! {
                     biased;
@@ -290,7 +291,8 @@ impl Link {
             }
             match lane::connect(&self.target, master, self.promise).await {
                 Ok(Some(connection)) => {
-                    let reason = lane::work(master, connection, &mut jobs, self.promise).await;
+                    let reason =
+                        lane::work(master, (connection, state), &mut jobs, self.promise).await;
                     tracing::debug!(reason, "the connection for durable writes ended");
                     master.suspicion.notify_one();
                 }

@@ -117,8 +117,17 @@ async fn drain(args: DrainArgs) -> Result<Exit, Failure> {
             })?;
             return Ok(Exit::Ok);
         };
-        if now.state() != pb::NodeState::Draining {
-            return Err(Failure::failed(format!("{}: the drain was taken back", node.node_id)));
+        match now.state() {
+            pb::NodeState::Draining => {}
+            pb::NodeState::Lost => {
+                let what =
+                    "its lease ended before it was drained; its devices connect to other nodes";
+                return Err(Failure::failed(format!("{}: {what}", node.node_id)));
+            }
+            _ => {
+                let what = format!("{}: the drain was taken back", node.node_id);
+                return Err(Failure::failed(what));
+            }
         }
         if now.connected_devices != left {
             left = now.connected_devices;

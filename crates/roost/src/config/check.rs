@@ -64,6 +64,11 @@ fn check_redis(config: &Config, layers: &mut Layers) {
         let problem = "\"replicated\" is worth something with at least 1 replica";
         layers.wrong_value("redis.replicas", problem);
     }
+    let said = layers.is_right("redis.url") && layers.is_right("redis.url_file");
+    if redis.durability != Tier::Memory && redis.url.is_none() && said {
+        let problem = "without Redis nothing outlives the process: give redis.url";
+        layers.wrong_value("redis.durability", problem);
+    }
 }
 
 fn check_role(config: &Config, layers: &mut Layers) {

@@ -202,6 +202,8 @@ sections! {
         retention: Duration = Duration::from_secs(24 * 3600);
         /// How long a disconnected device is remembered.
         device_retention: Duration = Duration::from_secs(7 * 24 * 3600);
+        /// How many entries of what happened to it are kept for each device; 0 for none.
+        history: u32 = 64;
     }
     /// How a node goes away.
     shutdown: ShutdownConfig {

@@ -58,6 +58,7 @@ fn each_mistake_is_named_with_its_key_its_source_and_what_is_right() {
         ("[node]\nrole = \"edge\"", vec!["node.role", "--redis redis://HOST:6379"]),
         ("[redis]\nurl = \"hubs:secret@h\"", vec!["redis.url", "redis://127.0.0.1:6379"]),
         ("[redis]\nurl_file = \"/none\"", vec!["redis.url_file", "cannot read it"]),
+        ("[redis]\ndurability = \"replicated\"", vec!["redis.durability", "give redis.url"]),
         ("[log]\nlevel = \"loud\"", vec!["log.level", "info, debug or trace"]),
         ("[shutdown]\ngrace = \"1s\"", vec!["shutdown.grace", "drain is cut off"]),
         (

@@ -247,6 +247,7 @@ async fn open_store(
         mailbox_bytes: config.store.mailbox_bytes,
         retention: config.store.retention,
         device_retention: config.store.device_retention,
+        history: config.store.history,
         ..StoreSettings::default()
     };
     if let Some(memory) = memory {

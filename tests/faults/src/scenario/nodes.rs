@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use roost_client::backend::BackendError;
+use roost_testredis::Way;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::{Scenario, nothing, plain, proxied};
-use crate::backend::Wish;
+use crate::backend::{Taken, Wish};
 use crate::device::Order;
 use crate::load::LONG;
 use crate::store::key_of;
@@ -16,8 +18,6 @@ use crate::world::World;
 
 /// How long a killed node stays away.
 const AWAY: Duration = Duration::from_millis(800);
-/// How long what is waited for may take.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(2);
 
@@ -101,27 +101,41 @@ async fn control_kill_1000(world: &mut World) -> anyhow::Result<()> {
         let member = world.rng.index(world.loaded);
         let name = world.fleet.members()[member].name.clone();
         let wish = Wish::new(&name, format!("twice-{number}"), &world.journal, LONG);
-        world.control_proxy(0).stall(roost_testredis::Way::ToClient);
         let mut calls = JoinSet::new();
-        let (backends, first) = (Arc::clone(&world.backends), wish.clone());
-        calls.spawn(async move { backends.try_send(0, &first).await });
-        let key = format!("{}:{}", key_of(&name.key(), "c"), wish.id);
-        let accepted = timeout(PATIENCE, wait_for_key(world, &key)).await;
-        accepted.context("the command was not accepted")??;
+        while !accepts_in_silence(world, &wish, &mut calls).await? {
+            // The node gave its connection up before it had sent anything.
+            world.control_proxy(0).heal();
+            sleep(AWAY).await;
+        }
         world.controls[0].kill();
         world.faults += 1;
-        let answer = calls.join_next().await.context("the call was started")??;
-        ensure!(answer.is_err(), "the control node answered although it could not know");
+        while let Some(answer) = calls.join_next().await {
+            ensure!(answer?.is_err(), "the control node answered although it could not know");
+        }
         world.control_proxy(0).heal();
-        world.backends.try_send(1, &wish).await.context("the retry")?;
+        let retry = world.backends.try_send(1, &wish).await.context("the retry")?;
+        ensure!(retry.existed, "the retry did not find the command: it made another one");
         world.controls[0].start().await?;
     }
     Ok(())
 }
 
-async fn wait_for_key(world: &mut World, key: &str) -> anyhow::Result<()> {
-    while world.store.server_of(key).await?.call(&["EXISTS", key]).await? != "1" {
+/// Has the node accept a command while it hears nothing from Redis; gives whether it did before it gave
+/// the call up.
+async fn accepts_in_silence(
+    world: &mut World,
+    wish: &Wish,
+    calls: &mut JoinSet<Result<Taken, BackendError>>,
+) -> anyhow::Result<bool> {
+    world.control_proxy(0).stall(Way::ToClient);
+    let (backends, first) = (Arc::clone(&world.backends), wish.clone());
+    calls.spawn(async move { backends.try_send(0, &first).await });
+    let key = format!("{}:{}", key_of(&wish.device.key(), "c"), wish.id);
+    while world.store.server_of(&key).await?.call(&["EXISTS", &key]).await? != "1" {
+        if calls.try_join_next().is_some() {
+            return Ok(false);
+        }
         sleep(POLL).await;
     }
-    Ok(())
+    Ok(true)
 }

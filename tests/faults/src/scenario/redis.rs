@@ -20,7 +20,7 @@ pub(super) fn all() -> Vec<Scenario> {
             about: "Redis is killed and comes back with its append-only file (flushed always)",
             setup: |_| persistent("always"),
             fault: |world| Box::pin(redis_kill(world)),
-            expect: unknown_seen,
+            expect: nothing,
         },
         Scenario {
             name: "redis-pause",

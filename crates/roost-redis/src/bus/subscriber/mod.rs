@@ -7,7 +7,7 @@
 mod reader;
 mod repair;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -35,6 +35,10 @@ const CHECK_EVERY: u32 = 5;
 /// What the connections brought and nobody has taken in yet. They wait beyond it, and Redis with them.
 const INCOMING: usize = 1_024;
 
+/// How often a channel is asked for elsewhere at once; then a repair does, with pauses. Two servers may send
+/// it to each other.
+const HOPS: u8 = 4;
+
 /// Something that goes on beside the reading, and what came of it.
 type Work = FuturesUnordered<BoxFuture<'static, Done>>;
 
@@ -50,6 +54,8 @@ enum Done {
     Refused(FeedId, Wish, String),
     /// What a repair achieved.
     Repaired(repair::Outcome),
+    /// This node's wildcard filters were gone from the table for a while.
+    PutBack,
 }
 
 /// A channel that somebody waits for.
@@ -57,6 +63,8 @@ struct Wish {
     channel: String,
     done: oneshot::Sender<Result<(), StoreError>>,
     since: Instant,
+    /// How often it was sent from one server to another.
+    hops: u8,
 }
 
 /// Where a channel is subscribed.
@@ -92,6 +100,8 @@ pub(crate) struct BusTask {
     /// Whether a repair is under way, and how many in a row left something lost.
     repairing: bool,
     tries: u32,
+    /// Channels that were withdrawn while a repair was under way.
+    withdrawn: HashSet<String>,
     /// The filter table was not read since its channel was lost.
     table_is_old: bool,
     unreadable: u64,
@@ -128,6 +138,7 @@ impl BusTask {
             unwell: true,
             repairing: false,
             tries: 0,
+            withdrawn: HashSet::new(),
             table_is_old: true,
             unreadable: 0,
         };
@@ -184,9 +195,16 @@ impl BusTask {
         match incoming {
             Incoming::Message { channel, bytes } => self.take_in(&channel, &bytes),
             Incoming::Withdrawn { channel } => {
-                if self.wanted.get(&channel) == Some(&Place::At(feed)) {
-                    self.bus.link.look_again();
-                    self.lose(|name, _| *name == channel);
+                self.bus.link.look_again();
+                match self.wanted.get(&channel) {
+                    Some(Place::At(at) | Place::Asked(at)) if *at == feed => {
+                        self.lose(|name, _| *name == channel);
+                    }
+                    // A repair may have it already, and bring it as confirmed.
+                    Some(Place::Lost) if self.repairing => {
+                        self.withdrawn.insert(channel);
+                    }
+                    _ => {}
                 }
                 None
             }
@@ -213,6 +231,8 @@ impl BusTask {
                 self.repairing = false;
                 self.take_over(outcome, true);
             }
+            // What matched them meanwhile was not sent here.
+            Done::PutBack => self.inbox.resubscribed(false, true),
         }
         None
     }
@@ -221,11 +241,12 @@ impl BusTask {
     fn wish_again(
         &mut self,
         feed: FeedId,
-        wish: Wish,
+        mut wish: Wish,
         error: &str,
     ) -> Option<BoxFuture<'static, Done>> {
         let link = &self.bus.link;
-        let in_time = wish.since.elapsed() < link.confirm_timeout();
+        wish.hops += 1;
+        let in_time = wish.since.elapsed() < link.confirm_timeout() && wish.hops <= HOPS;
         let is_ours = self.wanted.get(&wish.channel) == Some(&Place::Asked(feed));
         if link.follow(error) && in_time && is_ours {
             return self.begin_subscribe(wish);
@@ -240,7 +261,7 @@ impl BusTask {
     fn begin(&mut self, request: Request) -> Option<BoxFuture<'static, Done>> {
         match request {
             Request::Subscribe(channel, done) => {
-                self.begin_subscribe(Wish { channel, done, since: Instant::now() })
+                self.begin_subscribe(Wish { channel, done, since: Instant::now(), hops: 0 })
             }
             Request::Unsubscribe(channel) => {
                 let Some(Place::At(feed) | Place::Asked(feed)) = self.wanted.remove(&channel)
@@ -371,3 +392,6 @@ impl BusTask {
             || !self.bus.link.owners().iter().all(has_feed)
     }
 }
+
+#[cfg(test)]
+mod tests;

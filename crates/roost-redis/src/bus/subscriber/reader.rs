@@ -93,25 +93,29 @@ impl BusTask {
         let heard = self.bus.table.write().hear(&change)?;
         let bus = Arc::clone(&self.bus);
         let work = async move {
-            if heard == Heard::Hole {
-                bus.read_table().await?;
+            let put_back = heard == Heard::Hole && bus.read_again().await?;
+            if !change.reply_to.is_empty()
+                && let Err(error) = bus.acknowledge(change.reply_to, change.version).await
+            {
+                tracing::debug!(%error, "could not confirm a change of the wildcard filters");
             }
-            if change.reply_to.is_empty() {
-                return Ok(());
-            }
-            bus.acknowledge(change.reply_to, change.version).await
+            Ok(put_back)
         };
         Ok(Some(Box::pin(async move { soft(work.await) })))
     }
 }
 
-/// An error of the other connection, which its own supervisor sees to: whatever was missed is found
-/// by the next comparison of the table.
-fn soft(done: Result<(), StoreError>) -> Done {
-    if let Err(error) = done {
-        tracing::debug!(%error, "could not keep up with the wildcard filters");
+/// What came of looking at the table. An error is one of the other connection, which its own supervisor
+/// sees to: whatever was missed is found by the next comparison of the table.
+fn soft(done: Result<bool, StoreError>) -> Done {
+    match done {
+        Ok(true) => Done::PutBack,
+        Ok(false) => Done::Fine,
+        Err(error) => {
+            tracing::debug!(%error, "could not keep up with the wildcard filters");
+            Done::Fine
+        }
     }
-    Done::Fine
 }
 
 pub(super) fn check_table(bus: Arc<BusNode>) -> BoxFuture<'static, Done> {

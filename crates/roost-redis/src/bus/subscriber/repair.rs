@@ -116,9 +116,15 @@ impl BusTask {
         }
         let mut back = HashSet::new();
         let mut unwanted: HashMap<FeedId, Vec<String>> = HashMap::new();
+        let withdrawn = std::mem::take(&mut self.withdrawn);
         for (channel, feed) in confirmed {
+            // Its slot may have moved on since it was confirmed there.
+            let stands = !withdrawn.contains(&channel)
+                && self.feeds.get(&feed).is_some_and(|feed| {
+                    self.bus.link.owner(&channel).is_none_or(|owner| owner == feed.address)
+                });
             match self.wanted.get_mut(&channel) {
-                Some(place) if *place == Place::Lost && self.feeds.contains_key(&feed) => {
+                Some(place) if *place == Place::Lost && stands => {
                     *place = Place::At(feed);
                     back.insert(channel);
                 }

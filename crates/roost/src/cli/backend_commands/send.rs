@@ -255,16 +255,19 @@ async fn follow(
     mut seen: pb::WatchCommandRequest,
     mut stream: Streaming<pb::WatchCommandResponse>,
 ) -> Result<Exit, Failure> {
-    let mut exit = Exit::Ok;
+    let mut exit = None;
     loop {
         match stream.message().await {
             Ok(Some(item)) => {
                 let command = item.command.unwrap_or_default();
-                exit = outcome(&command);
+                exit = Some(outcome(&command));
                 seen.cursor.clone_from(&item.cursor);
                 tell(output, command, &item.cursor)?;
             }
-            Ok(None) => return Ok(exit),
+            Ok(None) => match exit {
+                Some(exit) => return Ok(exit),
+                None => return how_it_ended(client, seen).await,
+            },
             Err(status) => {
                 let error = BackendError::from(status);
                 if !error.retryable() {
@@ -274,6 +277,15 @@ async fn follow(
             }
         }
     }
+}
+
+/// The exit code of a command whose end was told before: the cursor stands behind it, so that nothing
+/// is told again.
+async fn how_it_ended(client: &Backend, seen: pb::WatchCommandRequest) -> Result<Exit, Failure> {
+    let pb::WatchCommandRequest { device_id, command_id, .. } = seen;
+    let request = pb::GetCommandRequest { device_id, command_id };
+    let answer = client.commands().get_command(request).await?.into_inner();
+    Ok(outcome(&answer.command.unwrap_or_default()))
 }
 
 /// Opens the stream again, some times.
