@@ -200,7 +200,8 @@ pub trait Mailboxes: Send + Sync + std::fmt::Debug {
     /// Hands the commands after `after`, the `seq` that the session delivered last, to the session:
     /// those dispatched to it already and not
     /// finished, then queued ones as far as the window is open. One that would begin an attempt beyond
-    /// its bound ends as `Dead` instead. `Fenced` for a stale session.
+    /// its bound ends as `Dead` instead, though not before the device has had
+    /// [`undelivered_after`](crate::StoreSettings) since its return to answer what it was given. `Fenced` for a stale session.
     async fn read(
         &self,
         device: &DeviceKey,

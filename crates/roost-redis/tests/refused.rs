@@ -94,18 +94,16 @@ async fn a_node_that_was_taken_for_dead_puts_its_filters_back_and_says_so() {
         from: Origin::Service("test".into()),
         position: None,
     };
+    let is_gap = |event: &BusEvent| matches!(event, BusEvent::Resubscribed(Resubscribed::Topics));
     let comes_back = async {
-        let mut told = false;
-        loop {
+        // A message that comes before the gap was on its way already.
+        while !is_gap(&events.recv().await.unwrap()) {}
+        // The other node learns of the filters a little later.
+        let mut arrived = false;
+        while !arrived {
             fx.store_b.bus.publish(&tenant, message.clone().into()).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            while let Ok(event) = events.try_recv() {
-                told |= matches!(event, BusEvent::Resubscribed(Resubscribed::Topics));
-                // One that came before may have been on its way.
-                if told && matches!(event, BusEvent::Message { .. }) {
-                    return;
-                }
-            }
+            let next = tokio::time::timeout(Duration::from_millis(50), events.recv()).await;
+            arrived = matches!(next, Ok(Some(BusEvent::Message { .. })));
         }
     };
     tokio::time::timeout(PATIENCE, comes_back).await.expect("a gap, and then messages again");

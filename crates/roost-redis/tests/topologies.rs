@@ -521,7 +521,7 @@ async fn every_master_of_a_cluster_waits_for_its_own_replica() {
     }
     // So does the sweep of what they have.
     let soon = certain.clock.now().plus(Duration::from_millis(1));
-    let elsewhere = (200..).find(|n| !is_on_first(&format!("c-{n}"))).unwrap();
+    let elsewhere = (200..1_000).find(|n| !is_on_first(&format!("c-{n}"))).unwrap();
     let ends = CommandSpec { expires: soon, ..spec(&certain, "ends") };
     let key = device(&format!("c-{elsewhere}"));
     hurried.mailboxes.enqueue(&key, Offer::new(&ends)).await.unwrap();

@@ -132,7 +132,8 @@ pub async fn a_poison_command_dies_and_the_others_get_through<F: Future<Output =
 pub async fn a_received_command_is_charged_for_each_lost_session<F: Future<Output = Fixture>>(
     make: impl Fn(StoreSettings) -> F,
 ) {
-    let fx = make(settings()).await.joined().await;
+    let no_grace = StoreSettings { undelivered_after: Duration::ZERO, ..settings() };
+    let fx = make(no_grace).await.joined().await;
     let key = device("d");
     let first = fx.connect(&key).await;
     enqueue(&fx.store_a, &key, &bounded(&fx, "c1", 9)).await;
@@ -147,6 +148,26 @@ pub async fn a_received_command_is_charged_for_each_lost_session<F: Future<Outpu
     assert_eq!(attempts(&batch.commands), [("c3", 1)]);
     assert_eq!(batch.ended[0].0.state, S::Dead, "c2 was received, and had one attempt");
     assert_eq!(state(&fx, &key, "c2").await, S::Dead);
+}
+
+pub async fn a_device_that_returns_may_answer_its_last_attempt<F: Future<Output = Fixture>>(
+    make: impl Fn(StoreSettings) -> F,
+) {
+    let grace = Duration::from_secs(600);
+    let fx = make(StoreSettings { undelivered_after: grace, ..settings() }).await.joined().await;
+    let key = device("d");
+    let first = fx.connect(&key).await;
+    enqueue(&fx.store_a, &key, &bounded(&fx, "c1", 1)).await;
+    enqueue(&fx.store_a, &key, &bounded(&fx, "c2", 1)).await;
+    report(&fx, &key, first, "c1", &Report::Received).await;
+    // The mailbox is read before the answer that the device comes back with is looked at.
+    let second = fx.connect(&key).await;
+    let batch = fx.store_a.mailboxes.read(&key, second, 0).await.unwrap();
+    assert_eq!((batch.commands, batch.ended), (vec![], vec![]));
+    let answered = report(&fx, &key, second, "c1", &succeeded()).await;
+    assert!(matches!(answered, Reported::Applied { more: true, .. }), "{answered:?}");
+    assert_eq!(state(&fx, &key, "c1").await, S::Succeeded);
+    assert_eq!(attempts(&read(&fx, &key, second, 0).await), [("c2", 1)]);
 }
 
 pub async fn dead_commands_are_listed_until_they_are_settled<F: Future<Output = Fixture>>(

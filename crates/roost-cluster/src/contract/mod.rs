@@ -72,6 +72,7 @@ macro_rules! contract_tests {
                 a_session_without_commands_leaves_no_probation,
                 a_poison_command_dies_and_the_others_get_through,
                 a_received_command_is_charged_for_each_lost_session,
+                a_device_that_returns_may_answer_its_last_attempt,
                 dead_commands_are_listed_until_they_are_settled, a_late_result_is_kept_beside_the_end,
                 a_revision_grows_with_every_change, commands_are_listed_by_time,
                 what_is_asked_beside_the_body_is_kept_and_compared;

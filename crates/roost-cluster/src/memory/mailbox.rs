@@ -65,6 +65,16 @@ impl Device {
         true
     }
 
+    /// Until when after its return the device may answer a command that it was given and that has no
+    /// attempt left; `None` where there is nothing to wait for.
+    pub(super) fn may_answer_until(&self, id: &CommandId, desk: &Desk<'_>) -> Option<UnixMillis> {
+        let stored = &self.commands[id];
+        let given = stored.command.state >= CommandState::Sent;
+        let answer_by = self.session.as_ref()?.claimed_at.plus(desk.settings.undelivered_after);
+        let waits = given && stored.next_attempt(self.probation).is_none() && desk.now < answer_by;
+        waits.then_some(answer_by)
+    }
+
     /// Whether commands wait that may be dispatched now. Should nobody hear of it, the sweep finds the
     /// first of them.
     pub(super) fn has_next(&mut self, desk: &mut Desk<'_>) -> bool {

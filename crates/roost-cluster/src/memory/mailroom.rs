@@ -95,6 +95,12 @@ impl Mailroom<'_> {
                 if !device.has_room(settings) {
                     break;
                 }
+                if let Some(answer_by) = device.may_answer_until(&id, &desk) {
+                    let stored = device.commands.get_mut(&id).expect("it is in the order");
+                    let look = answer_by.min(stored.command.spec.expires);
+                    desk.due.set(stored, look);
+                    break;
+                }
                 if !device.dispatch(&id, session, &mut desk) {
                     let (command, waiting) =
                         device.end(&id, CommandState::Dead, Some(session), &mut desk);

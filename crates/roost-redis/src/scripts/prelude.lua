@@ -50,7 +50,7 @@ local function remember(device, ...)
 end
 -- States are numbered as in CommandState: 0 queued, 1 dispatched, 2 sent, 3 received, 4 running,
 -- 5 succeeded, 6 failed, 7 rejected, 8 expired, 9 cancelled, 10 dead.
-local RECEIVED, RUNNING, FIRST_TERMINAL, EXPIRED, CANCELLED, DEAD = 3, 4, 5, 8, 9, 10
+local SENT, RECEIVED, RUNNING, FIRST_TERMINAL, EXPIRED, CANCELLED, DEAD = 2, 3, 4, 5, 8, 9, 10
 -- How many steps of a command are kept, the first always among them.
 local KEPT_STEPS = 32
 local function with_step(steps, state)

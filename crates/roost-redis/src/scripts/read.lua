@@ -30,6 +30,10 @@ local function finished(id, state, seq, by)
     ended[#ended + 1] = v
   end
 end
+-- Until when after its return a device may answer what has no attempt left.
+local function answer_by(span)
+  return tonumber(redis.call('HGET', KEYS[1], 'c') or '0') + span
+end
 -- One round looks at twice a batch: expired ones are struck off, so that the next round gets further.
 local ids = redis.call('ZRANGEBYSCORE', q, '(' .. int(after), '+inf', 'WITHSCORES', 'LIMIT', 0, 2 * room)
 for i = 1, #ids, 2 do
@@ -48,6 +52,10 @@ for i = 1, #ids, 2 do
   elseif expires <= now then
     finished(id, EXPIRED, seq)
   elseif seq > d and busy >= window then
+    return { 'OK', 0, found, ended }
+  elseif seq > d and most > 0 and attempt > most and state >= SENT and now < answer_by(undelivered) then
+    -- A device that was given it may come back with its answer in hand.
+    look_at(device, id, math.min(answer_by(undelivered), expires))
     return { 'OK', 0, found, ended }
   elseif seq > d and most > 0 and attempt > most then
     finished(id, DEAD, seq, mine)

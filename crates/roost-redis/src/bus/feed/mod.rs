@@ -212,12 +212,17 @@ impl Asking {
 pub(super) struct Confirmation(oneshot::Receiver<Result<(), Unconfirmed>>);
 
 impl Confirmation {
-    pub(super) async fn wait(self, limit: Duration) -> Result<(), Unconfirmed> {
-        match tokio::time::timeout(limit, self.0).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(Unconfirmed::Broken("the connection broke".into())),
-            Err(_) => Err(Unconfirmed::Broken("Redis does not confirm".into())),
+    /// Waits for it: twice as long as the limit, in two halves. A process that had no turn for the whole of
+    /// the first has the answer unread; to give up the connection for that would make everything be
+    /// subscribed and confirmed again, on a machine that is too busy as it is.
+    pub(super) async fn wait(mut self, limit: Duration) -> Result<(), Unconfirmed> {
+        for _ in 0..2 {
+            if let Ok(answered) = tokio::time::timeout(limit, &mut self.0).await {
+                let broke = |_| Err(Unconfirmed::Broken("the connection broke".into()));
+                return answered.unwrap_or_else(broke);
+            }
         }
+        Err(Unconfirmed::Broken("Redis does not confirm".into()))
     }
 }
 
