@@ -1,6 +1,7 @@
 //! What bounds a command: its attempts and its durability; and what becomes of the dead.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use roost_cluster::{Durability as Given, Mailboxes, Report, Store, StoreError, StoreSettings};
 use roost_proto::control::v1::{
@@ -13,6 +14,15 @@ use tonic::{Code, Status};
 use crate::commands::{command, get, send, span, wait_for};
 use crate::edge::ended;
 use crate::hub::{Hub, THEIRS, fields, reason};
+
+/// A hub that gives a device that returns no time to answer its last attempt.
+async fn without_grace() -> Hub {
+    Hub::with(no_grace(), |_| {}, |_| {}).await
+}
+
+fn no_grace() -> StoreSettings {
+    StoreSettings { undelivered_after: Duration::ZERO, ..StoreSettings::default() }
+}
 
 /// A command that broke the session of its device as often as it may.
 async fn kill(hub: &Hub, device: &str, id: &str) {
@@ -74,7 +84,7 @@ async fn refused(hub: &Hub, request: RedriveCommandRequest) -> Status {
 
 #[tokio::test]
 async fn the_dead_are_listed_by_tenant_and_by_device() {
-    let hub = Hub::start().await;
+    let hub = without_grace().await;
     for (device, id) in [("d1", "a"), ("d1", "b"), ("d1", "c"), ("d2", "a")] {
         kill(&hub, device, id).await;
     }
@@ -110,7 +120,7 @@ async fn the_dead_are_listed_by_tenant_and_by_device() {
 
 #[tokio::test]
 async fn a_dead_command_is_driven_again_once() {
-    let hub = Hub::start().await;
+    let hub = without_grace().await;
     kill(&hub, "d1", "c1").await;
     let mut client = hub.commands();
     let first = client.redrive_command(again("c1")).await.unwrap().into_inner();
@@ -146,7 +156,7 @@ async fn a_dead_command_is_driven_again_once() {
 
 #[tokio::test]
 async fn a_redrive_may_choose_its_id_and_its_bounds() {
-    let hub = Hub::start().await;
+    let hub = without_grace().await;
     kill(&hub, "d1", "c1").await;
     let mut request = again("c1");
     request.new_command_id = "second-try".into();
@@ -170,7 +180,7 @@ async fn a_redrive_may_choose_its_id_and_its_bounds() {
 
 #[tokio::test]
 async fn only_the_dead_are_driven_again() {
-    let hub = Hub::start().await;
+    let hub = without_grace().await;
     let status = refused(&hub, again("c1")).await;
     assert_eq!((status.code(), &*reason(&status)), (Code::NotFound, "NOT_FOUND"));
     send(&hub, command("c1", "echo")).await;
@@ -226,7 +236,7 @@ async fn a_redrive_that_broke_off_is_healed_by_the_next() {
     let tamper = |store: &mut Store| {
         store.mailboxes = Arc::new(Unsettled(Arc::clone(&store.mailboxes)));
     };
-    let hub = Hub::with(StoreSettings::default(), |_| {}, tamper).await;
+    let hub = Hub::with(no_grace(), |_| {}, tamper).await;
     kill(&hub, "d1", "c1").await;
     // The successor is accepted; that the dead one names it is not sure.
     let status = refused(&hub, again("c1")).await;
@@ -243,7 +253,7 @@ async fn a_redrive_that_broke_off_is_healed_by_the_next() {
 
 #[tokio::test]
 async fn durability_is_given_or_refused_with_what_to_do() {
-    let hub = Hub::start().await;
+    let hub = without_grace().await;
     let asking = |durability: Durability| {
         let mut request = command("", "echo");
         request.set_durability(durability);
@@ -269,7 +279,7 @@ async fn durability_is_given_or_refused_with_what_to_do() {
 
 #[tokio::test]
 async fn commands_are_listed_by_the_time_of_their_acceptance() {
-    let hub = Hub::start().await;
+    let hub = without_grace().await;
     let mut client = hub.commands();
     let mut times = vec![];
     for number in 0..3 {
